@@ -67,7 +67,7 @@ def block(text: str) -> str:
 def commands_page() -> str:
     """docs/commands.md."""
     parts = [
-        "# Commands\n\nMade from `--help` by `python docs/generate.py`; a test keeps it true.\n"
+        "# Commands\n\nGenerated from `--help` by `python docs/generate.py`; a test checks this.\n"
     ]
     for name, command in walk(cli, "kubectl istio-udp"):
         parts.append(f"## {name}\n\n{block(help_of(command, name))}")
@@ -79,22 +79,24 @@ def load_balancers_page() -> str:
     lines = [
         "# What the companion Service takes over",
         "",
-        "Made from `kubectl_istio_udp/plan/loadbalancer.py` by `python docs/generate.py`; a test",
-        "keeps it true.",
+        "Generated from `kubectl_istio_udp/plan/loadbalancer.py` by `python docs/generate.py`; a",
+        "test checks this.",
         "",
         "The companion creates a separate load balancer in front of the same gateway pods. It gets",
-        "the annotations that restrict who may reach the gateway. It does not get those that name",
-        "one load balancer, address or port: cloud controllers would use the gateway's load",
+        "the annotations that restrict who may reach the gateway. It does not get annotations that",
+        "name one load balancer, address or port: cloud controllers would use the gateway's load",
         "balancer for the companion, change it, and delete it with the companion. Annotations that",
         "are in no table are left out, and `expose` warns (U216). `...` stands for any ending.",
         "",
         "`expose` refuses if the load balancer would never be created (U133): the annotations",
-        "belong to one cloud whose load balancers carry no UDP, and no class names another",
-        "controller. It warns (U217) if annotations of several clouds leave open who creates it.",
-        "With `--gateway-service patch` it refuses if a UDP port would stop the gateway's own load",
-        "balancer from following changes (U134): if the cloud carries no UDP; beside TCP ports",
-        "with Kubernetes' AWS provider; and with GKE, unless the Service has a class or",
-        "`cloud.google.com/l4-rbs: enabled`.",
+        "belong to one cloud, its load balancers carry no UDP, and no class names another",
+        "controller. It warns (U217) if the annotations belong to several clouds, because it is",
+        "then not certain which one creates the load balancer.",
+        "",
+        "With `--gateway-service patch`, a UDP port may stop the gateway's own load balancer from",
+        "following changes. `expose` refuses this (U134) if the cloud carries no UDP. It also",
+        "refuses it beside TCP ports with Kubernetes' AWS provider, and with GKE, unless the",
+        "Service has a class or `cloud.google.com/l4-rbs: enabled`.",
         "",
         "| reason | what it means |",
         "|---|---|",
@@ -108,7 +110,7 @@ def load_balancers_page() -> str:
         *(f"| {name} | copied | {why} |" for name, why in COPIED_FIELDS.items()),
         *(f"| {name} | left out | {why} |" for name, why in LEFT_OUT_FIELDS.items()),
         "| type LoadBalancer if the cloud carries no UDP | refused | U133, U134 |",
-        "| labels | copied | labels select pools; those of Istio and of tools are left out |",
+        "| labels | copied | labels select pools; labels of Istio and of tools are left out |",
     ]
     for provider in PROVIDERS:
         lines += ["", f"## {provider.name}", "", f"Source: <{provider.source}>"]
@@ -136,24 +138,24 @@ def checks_page() -> str:
     lines = [
         "# Checks",
         "",
-        "Made from `kubectl_istio_udp/checks/catalog.py` by `python docs/generate.py`; a test",
-        "keeps it true.",
+        "Generated from `kubectl_istio_udp/checks/catalog.py` by `python docs/generate.py`; a test",
+        "checks this.",
         "",
-        "What these commands find before they write, and `validate` in files:",
+        "These commands run these checks before they write; `validate` checks files:",
         "",
         *(f"- `{name}`: {', '.join(sorted(found))}" for name, found in codes.items()),
         "",
         "An *error* stops the command before it writes anything; a *warning* or *info* is printed,",
         "and the command continues. A code never changes its meaning.",
         "",
-        "The controller runs the checks of `expose`, and acts on errors only. Where the end of",
-        "another exposure may put an error right, it waits: "
+        "The controller runs the checks of `expose`, and acts on errors only. If deleting another",
+        "exposure may fix the error, the controller waits for that: "
         f"{', '.join(code for code, check in CHECKS.items() if check.may_pass)}.",
         "",
         "With `-o json` or `-o yaml`, `expose`, `direct response` and `access-log` print each",
-        "finding to stderr, errors too: a JSON object in one line. stdout has the manifests.",
+        "finding (also errors) to stderr, as a JSON object in one line. stdout has the manifests.",
         "`validate -o json` lists findings with `file`, `line` and `column`. The controller's log",
-        "has the findings of a refused request in the field `findings`. The keys:",
+        "has the findings of a refused request in the field `findings`. A finding has these keys:",
         "",
         "| key | value |",
         "|---|---|",

@@ -288,8 +288,8 @@ _CHECKS = (
     ),
     Check(
         "U107",
-        "The gateway's Istio is older than 1.15. The UDP proxy of its Envoy cannot route by "
-        "matcher, and writes no session log; Envoy 1.23 was the first version that does.",
+        "The gateway's Istio is older than 1.15. The UDP proxy of its Envoy can neither route by "
+        "matcher nor write a session log. Envoy 1.23 is the first version that can.",
         Text(
             "{object} runs Istio {istio} and is too old: routing UDP needs Istio {needed} or newer",
             Remedy("upgrade the gateway"),
@@ -299,8 +299,8 @@ _CHECKS = (
     Check(
         "U108",
         "The sessions of all exposures of the gateway could exceed the open-file limit of its "
-        "Envoy, which crashes then. The message names the exposures with the most sessions. See "
-        "[limits](limits.md).",
+        "Envoy. Envoy crashes when it exceeds this limit. The message names the exposures with "
+        "the most sessions. See [limits](limits.md).",
         {
             "": Text(
                 "{sessions} sessions on {ports} port(s) exceed what gateway {gateway} has left: "
@@ -514,8 +514,8 @@ _CHECKS = (
         "workloadSelector of an EnvoyFilter does not select gateways of the Kubernetes Gateway "
         "API.",
         Text(
-            "{object} is of the Gateway API, and {control_plane} ignores the workloadSelector of "
-            "EnvoyFilters for these",
+            "{control_plane} ignores the workloadSelector of EnvoyFilters for gateways of the "
+            "Gateway API, such as {object}",
             Remedy(
                 "set ENABLE_SELECTOR_BASED_K8S_GATEWAY_POLICY=true for istiod, or use another "
                 "gateway",
@@ -526,9 +526,9 @@ _CHECKS = (
     Check(
         "U133",
         "The companion Service would never get a load balancer: by its annotations or class, the "
-        "gateway's Service belongs to a cloud whose load balancers carry no UDP. Clients would "
-        "have no address to send to. Use `--gateway-service none`, and route clients to "
-        "the gateway's pods or nodes yourself.",
+        "gateway's Service belongs to a cloud with load balancers that do not carry UDP. Clients "
+        "would have no address to send to. Use `--gateway-service none`, and route clients to the "
+        "gateway's pods or nodes yourself.",
         Text(
             "{object} would never get an address: {reason}",
             Remedy(
@@ -543,7 +543,7 @@ _CHECKS = (
         "U134",
         "With `--gateway-service patch` the gateway's own Service would have TCP and UDP ports. "
         "The cloud controller does not accept such a Service, or treats the UDP port as TCP. It "
-        "would no longer update the load balancer, also not for the TCP ports of others. See "
+        "would no longer update the load balancer, not even for the TCP ports of others. See "
         "[what the companion takes over](load-balancers.md).",
         Text(
             "with a UDP port, the cloud would no longer update the load balancer of {object}, "
@@ -562,8 +562,8 @@ _CHECKS = (
         "istiod runs with PILOT_FILTER_GATEWAY_CLUSTER_CONFIG and is older than 1.31. It sends "
         "the gateway the current endpoints once and no later updates (measured with 1.30.4: after "
         "a rolling restart of the server no query was answered). Unset the variable, upgrade "
-        "Istio, or use `--discovery static`, whose addresses are in the EnvoyFilter; expose again "
-        "when pods move, or let the controller do it.",
+        "Istio, or use `--discovery static`. The addresses are then in the EnvoyFilter: expose "
+        "again when pods move, or let the controller do it.",
         _HIDES_CHANGES,
     ),
     Check(
@@ -628,8 +628,8 @@ _CHECKS = (
     Check(
         "U205",
         "Each port of the exposure has fewer than 250 client sessions, because other exposures "
-        "have reserved most of the gateway's, or because of `--max-sessions`. Envoy drops the "
-        "datagrams of additional clients. See [limits](limits.md).",
+        "have reserved most of the gateway's sessions, or because of `--max-sessions`. Envoy "
+        "drops the datagrams of additional clients. See [limits](limits.md).",
         {
             "": Text(
                 "each port has only {sessions} client sessions: with --idle-timeout "
@@ -758,9 +758,9 @@ _CHECKS = (
     Check(
         "U216",
         "The gateway's Service has annotations that are not in the [table](load-balancers.md), so "
-        "the companion does not get them: an annotation that names a load balancer would give the "
-        "companion the gateway's own one. If one of them restricts who may reach the gateway, set "
-        "it on the companion yourself.",
+        "the companion does not get them: if one of them names a load balancer, the companion "
+        "would use the gateway's own load balancer. If one of them restricts who may reach the "
+        "gateway, set it on the companion yourself.",
         Text(
             "{object} does not copy these annotations of {gateway_service}: {annotations} (unknown "
             "annotations, which may name one load balancer)",
@@ -772,13 +772,13 @@ _CHECKS = (
     ),
     Check(
         "U217",
-        "The companion's load balancer may get no address, or may send nothing. Either its cloud "
-        "may carry no UDP, but annotations of several clouds leave open who creates it (U133 if "
-        "it is certain). Or AWS creates a classic load balancer, which only carries TCP. Or a "
-        "network load balancer on AWS has no TCP port of the gateway for its health check (it "
-        "cannot check a UDP port). For an existing exposure, U133 and U134 are this warning too, "
-        "so that you can change other settings. See [what the companion takes "
-        "over](load-balancers.md).",
+        "The companion's load balancer may get no address, or may send nothing, for one of these "
+        "reasons. The Service has annotations of several clouds, and the load balancers of one of "
+        "them carry no UDP (if only this cloud can be meant, the finding is U133). AWS creates a "
+        "classic load balancer, which only carries TCP. A network load balancer of AWS has no TCP "
+        "port of the gateway for its health check, because it cannot check a UDP port. For an "
+        "existing exposure, U133 and U134 are this warning too, so that you can change other "
+        "settings. See [what the companion takes over](load-balancers.md).",
         {
             "no UDP": Text(
                 "{object}: {reason}",
@@ -801,16 +801,16 @@ _CHECKS = (
     ),
     Check(
         "U218",
-        "As U135; only a warning, because the exposure already exists.",
+        "The same as U135, but only a warning, because the exposure already exists.",
         _HIDES_CHANGES,
     ),
     Check(
         "U219",
         "An endpoint of the Service has the address of another namespace's pod, or of a node. The "
-        "Service's EndpointSlices name it, and whoever may write them chose it. If the pod does "
-        "not belong to the same team, clients of this exposure reach somebody else's server. A "
-        "controller removes the address of such a pod again, unless an administrator allows it "
-        "([discovery](discovery.md)); it keeps that of a node.",
+        "address comes from the Service's EndpointSlices, and anybody who may write these can "
+        "choose it. If the pod does not belong to the same team, clients of this exposure reach "
+        "somebody else's server. A controller removes the address of such a pod again, unless an "
+        "administrator allows it ([discovery](discovery.md)). It keeps the address of a node.",
         Text(
             "endpoint {address} of {object} is the address of {owner}",
             Remedy(
@@ -871,9 +871,9 @@ _CHECKS = (
         "With `--gateway-service patch`, the gateway's own Service would have a TCP and a UDP "
         "port with the same number (for example 443 for HTTP/3). Server-side apply distinguishes "
         "them. Client-side `kubectl apply` and Helm merge a Service's ports by number alone: with "
-        "the UDP port first in the list, an apply that changed the targetPort of the TCP port "
-        "changed that of the UDP port instead (measured, Kubernetes 1.34). A companion Service "
-        "only has UDP ports.",
+        "the UDP port first in the list, an apply that should change the targetPort of the TCP "
+        "port changed the UDP port instead (measured, Kubernetes 1.34). A companion Service only "
+        "has UDP ports.",
         Text(
             "{object} has {port}/TCP and gets {port}/UDP, but `kubectl apply` and Helm merge "
             "ports by number alone: they may change the wrong one of the two",
@@ -882,8 +882,8 @@ _CHECKS = (
     ),
     Check(
         "U241",
-        "`validate`: this machine cannot check the patch, because a gateway may have what its "
-        "Envoy does not have: files, certificates, or extensions of Istio's own build.",
+        "`validate`: this machine cannot check the patch. A gateway may have files, certificates, "
+        "or extensions of Istio's own build that the Envoy on this machine does not have.",
         Text(
             "{reason}",
         ),
@@ -902,7 +902,7 @@ _CHECKS = (
     Check(
         "U302",
         "The gateway's pods may not bind a port below 1024. Envoy listens on a port that is "
-        "10,000 higher, and the Service in front translates. Clients do not notice.",
+        "10,000 higher, and the Service in front translates the port. Clients do not notice this.",
         Text(
             "the gateway's pods may not bind port {port}; they listen on {listener_port}/UDP, and "
             "the Service in front translates the port",
@@ -910,9 +910,9 @@ _CHECKS = (
     ),
     Check(
         "U303",
-        "How many client sessions each port has, and for how many new clients a second this is "
-        "enough. `--expect-rate` computes the number from the rate that you expect. See "
-        "[limits](limits.md).",
+        "The number of client sessions for each port, and the number of new clients a second for "
+        "which this is enough. `--expect-rate` computes the number from the rate that you expect. "
+        "See [limits](limits.md).",
         Text(
             "each port has {sessions} client sessions, enough for {rate:.3g} new clients a second "
             "(--idle-timeout {idle_timeout})",
@@ -921,9 +921,9 @@ _CHECKS = (
     ),
     Check(
         "U304",
-        "Annotations of the gateway's Service that apply only to its own load balancer, so the "
-        "companion does not get them, each with the reason: see [what the companion takes "
-        "over](load-balancers.md).",
+        "The companion does not get some annotations of the gateway's Service, because they apply "
+        "only to its own load balancer. The message gives the reason for each; see [what the "
+        "companion takes over](load-balancers.md).",
         Text(
             "{object} does not copy these annotations of {gateway_service}: {annotations}",
         ),
@@ -948,19 +948,19 @@ _CHECKS = (
     ),
     Check(
         "U306",
-        "Printed once, when an exposure is new: servers see the gateway as their client. See [who "
-        "the client is](clients.md).",
+        "This is printed once, when an exposure is new. Servers see the gateway as their client. "
+        "See [who the client is](clients.md).",
         Text(
-            "the pods of {object.namespace}/{object.name} see the addresses of the gateway's pods "
-            "instead of those of the clients, and must answer from the port that was queried",
+            "the pods of {object.namespace}/{object.name} see the addresses of the gateway's "
+            "pods, not of the clients, and must answer from the port that was queried",
             Remedy("what this means for DNS views, RADIUS, syslog, SIP and TFTP: docs/clients.md"),
         ),
     ),
     Check(
         "U307",
         "`--affinity source-ip` uses the address that the gateway's pods see. With "
-        "externalTrafficPolicy Cluster this is the address of a node instead of the client's. See "
-        "[who the client is](clients.md).",
+        "externalTrafficPolicy Cluster this is the address of a node, not of the client. See [who "
+        "the client is](clients.md).",
         Text(
             "--affinity source-ip applies to nodes instead of clients: "
             "{object.namespace}/{object.name} has externalTrafficPolicy Cluster, so the gateway "
