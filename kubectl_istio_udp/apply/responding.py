@@ -141,7 +141,7 @@ def _places_of_filter(api: Api, spec: ResponseSpec) -> set[str]:
 def _undecided(spec: ResponseSpec, by: ObjectRef) -> UsageError:
     """The error if only an object that may not decide about an EnvoyFilter has the settings."""
     return UsageError(
-        f"response {spec.name} has its settings only in {by}, which may not decide about an "
+        f"only {by} has the settings of response {spec.name}, and it may not decide about an "
         "EnvoyFilter",
         hints=[
             f"delete it, then create it again: kubectl istio-udp delete -n {spec.namespace} "

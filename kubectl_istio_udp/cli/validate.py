@@ -18,8 +18,8 @@ from kubectl_istio_udp.cli.flags import Command
 def command(**values: Any) -> int:
     """Check with a real Envoy whether it accepts EnvoyFilters, without a cluster.
 
-    Works for all EnvoyFilters, not only for those of this plugin. Prints the line of each field
-    that Envoy rejects.
+    Works for all EnvoyFilters, not only for the plugin's own. Prints the line of each field that
+    Envoy rejects.
 
     Exits with 0 if Envoy accepts all, 1 if it rejects one, 2 if the files have no EnvoyFilter, 3
     if there is no Envoy on this machine.

@@ -303,8 +303,8 @@ class Mirror:
             MIRRORED,
             True,
             "Mirrored",
-            f"Gateway {self.name} serves all listeners but those for UDP. A policy that targets "
-            f"this Gateway does not apply to them; it must target Gateway {self.name}",
+            f"Gateway {self.name} serves all listeners except the UDP listeners. A policy that "
+            f"targets this Gateway does not apply to them; it must target Gateway {self.name}",
         )
         return (
             *(self.conditions[kind] for kind in REPEATED if kind in self.conditions),
@@ -424,7 +424,7 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, 
     )
     conflicted = ApiCondition(CONFLICTED, False, "NoConflicts")
     if listener.protocol != UDP:
-        message = f"this class has no listeners for protocol {listener.protocol}"
+        message = f"this class does not support listeners of protocol {listener.protocol}"
         if listener.is_mirrored:
             message = (
                 f"{listener.protocol} is not supported on a Gateway that names an existing "

@@ -185,7 +185,7 @@ def _alone(patch: Patch, run: Run) -> tuple[str, Flaw | None]:
     try:
         rejection, configuration, placed = _validate_once([patch], run)
     except NotCovered as error:
-        text = f"not checked: {patch.apply_to} {error} is not covered"
+        text = f"not checked: {patch.apply_to} {error}: validate does not know this filter"
         return "unchecked", Flaw(patch.manifest, patch.path, text)
     except Unfit as error:
         return "refused", Flaw(patch.manifest, (*patch.path, *error.path), error.why)
@@ -199,9 +199,11 @@ def _alone(patch: Patch, run: Run) -> tuple[str, Flaw | None]:
         inner = _narrow(patch, run)
     flaw = Flaw(patch.manifest, (*patch.path, *inner), _sentence(rejection))
     if rejection.missing_file:
-        return "unchecked", _because(flaw, "a gateway may have what this machine does not have")
+        return "unchecked", _because(
+            flaw, "a gateway may have a file that this machine does not have"
+        )
     if rejection.unknown_type and rejection.unknown_type.startswith(_ISTIOS_OWN):
-        return "unchecked", _because(flaw, "Istio's own build of Envoy may know it")
+        return "unchecked", _because(flaw, "Istio's own build of Envoy may support it")
     return "refused", flaw
 
 

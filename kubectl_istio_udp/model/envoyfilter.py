@@ -221,7 +221,7 @@ def footprints_at(
     for addition in _additions(envoy_filter):
         attachment = _any(whole & _proxy_attaches(addition.proxy, pod) for pod, whole in attached)
         if addition.merges:
-            attachment &= Attachment(True, "it changes the address of a listener that Istio makes")
+            attachment &= Attachment(True, "it changes the address of one of Istio's own listeners")
         if attachment.certain:
             certain.append(addition)
         elif attachment.possible:
@@ -310,7 +310,9 @@ def _proxy_attaches(proxy: Mapping[str, Any], pod: GatewayPod) -> Attachment:
         known = pod.metadata.get(key)
         if known is None:
             attachment &= Attachment(
-                True, f"it is for proxies with {key}={value}, which is not known"
+                True,
+                f"it selects proxies by metadata {key}={value}, and the gateway's value is "
+                "not known",
             )
         elif known != value:
             return IGNORED
@@ -327,8 +329,10 @@ def version_attaches(expression: str, version: str) -> Attachment:
     if len(expression) > _LONGEST_VERSION_MATCH:
         return IGNORED
     if not version:
-        return Attachment(True, f"it is for proxyVersion {expression!r}; the proxies' is not known")
-    doubt = Attachment(True, f"it is for proxyVersion {expression!r}")
+        return Attachment(
+            True, f"it selects proxyVersion {expression!r}, and the gateway's version is not known"
+        )
+    doubt = Attachment(True, f"it selects proxyVersion {expression!r}, which may or may not match")
     if _GO_ONLY.search(expression):
         return doubt
     try:

@@ -150,7 +150,7 @@ class Options:
             raise UsageError(
                 f"affinity {self.affinity.value} cannot be combined with "
                 f"load-balancing {self.load_balancing.value}",
-                hints=["maglev and ring-hash need affinity source-ip; the others work without"],
+                hints=["maglev and ring-hash need affinity source-ip; the others work without it"],
             )
 
     @classmethod

@@ -93,7 +93,7 @@ def _require_distinct(gateway: Gateway) -> Gateway:
         f"no label distinguishes the pods of gateway {gateway} from "
         f"{', '.join(gateway.also_selected)}: an EnvoyFilter would apply to both",
         hints=[
-            "give the pods of one gateway a label that the other's do not have",
+            "give the pods of one gateway a label that the pods of the other gateway do not have",
             f"or use all of them as one gateway: --gateway-selector {selector}",
         ],
     )

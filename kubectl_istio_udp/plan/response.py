@@ -76,7 +76,7 @@ def plan_response(request: ResponseRequest, snapshot: ResponseSnapshot) -> Respo
     answer = request.answer
     if request.mesh and (len(answer.hosts) > 1 or "*" in answer.hosts[0]):
         raise UsageError(
-            "inside the mesh a response needs exactly one host, that of a Service",
+            "inside the mesh a response needs exactly one host: the DNS name of a Service",
             hints=["for example: --mesh --host ratings.prod.svc.cluster.local"],
         )
     api, reason = _api(request, snapshot)

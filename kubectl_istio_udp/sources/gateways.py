@@ -131,7 +131,7 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
     if gateway.addresses:
         raise UnsupportedAddress(
             "spec.addresses is not supported",
-            hints=["remove it: the addresses are those of the gateway's Service"],
+            hints=["remove it: clients use the addresses of the gateway's Service"],
         )
     target = _target(gateway, expose_options)
     listeners, mirrored = gateway.udp, needs_child(gateway) and gateway.mirrored

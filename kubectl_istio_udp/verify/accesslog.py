@@ -141,8 +141,8 @@ def _target(
         # If an echo server had labels that Services or ReplicaSets select, it would get their
         # traffic or be adopted.
         raise UsageError(
-            f"{spec.kind.value}/{spec.name} applies only to pods with certain labels, which an "
-            "echo server for this run must not have",
+            f"{spec.kind.value}/{spec.name} applies only to pods with certain labels, and an echo "
+            "server for one run gets no such labels",
             hints=["name a Service whose pods have them: --to [NAMESPACE/]SERVICE[:PORT]"],
         )
     manifests = one_run_echo(home, probe_settings.tool_image)

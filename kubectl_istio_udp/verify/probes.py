@@ -51,7 +51,7 @@ class DnsProbe:
             raise _no_query(
                 text,
                 f"is not a DNS name: it is longer than {LONGEST_SUBDOMAIN} characters, or a part "
-                f"between dots than {LONGEST_LABEL}",
+                f"between dots is longer than {LONGEST_LABEL}",
             )
         if not _TYPE.fullmatch(kind):
             raise _no_query(text, f"has the type {kind!r}, which cannot be queried over UDP")

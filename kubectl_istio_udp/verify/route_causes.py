@@ -117,7 +117,7 @@ def _invalid(routed: RoutedPort, invalid: Iterable[Reference]) -> Cause:
     assert routed.route is not None
     first, lost = invalid[0], sum(each.ref.weight for each in invalid)
     remedy = (
-        f"add a ReferenceGrant to namespace {first.ref.namespace}; those it has: "
+        f"add a ReferenceGrant to namespace {first.ref.namespace}; see the existing ones: "
         f"kubectl get referencegrants.{GROUP} -n {first.ref.namespace}"
         if first.reason == NOT_PERMITTED
         else f"correct the backendRef: {_edit(routed.route)}"

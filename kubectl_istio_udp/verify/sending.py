@@ -86,8 +86,8 @@ def _check(probe_settings: ProbeOptions) -> None:
             raise UsageError("--tool-pod cannot be combined with --create-tool")
     if probe_settings.tool_image is not None and not probe_settings.create_tool:
         raise UsageError(
-            "--tool-image is the image of a new pod",
-            hints=["create one for this run: --create-tool --tool-image IMAGE"],
+            "--tool-image needs --create-tool",
+            hints=["create a pod with this image for the run: --create-tool --tool-image IMAGE"],
         )
 
 

@@ -228,10 +228,13 @@ CORS = {
                     transport_socket={"name": "envoy.transport_sockets.tls", "typed_config": TLS}
                 ),
             ),
-            "a gateway may have what this machine does not have",
+            "a gateway may have a file that this machine does not have",
         ),
-        (patch("HTTP_FILTER", CORS, "MERGE"), "is not covered"),
-        (patch("NETWORK_FILTER", {"typed_config": {}}, "MERGE"), "is not covered"),
+        (patch("HTTP_FILTER", CORS, "MERGE"), "validate does not know this filter"),
+        (
+            patch("NETWORK_FILTER", {"typed_config": {}}, "MERGE"),
+            "validate does not know this filter",
+        ),
     ],
 )
 def test_says_what_it_could_not_check(

@@ -23,8 +23,8 @@ from kubectl_istio_udp.render.controller import DEFAULT_IMAGE
     help="Number of replicas; one of them is the leader.",
 )
 @settings.gateway_namespaces_option
-@settings.root_namespaces_option("what the mesh's configuration says")
-@settings.mesh_configs_option("those of the gateways' control planes")
+@settings.root_namespaces_option("the one in the mesh's configuration")
+@settings.mesh_configs_option("the ConfigMaps of the gateways' control planes")
 @click.option(
     "--file-limit",
     type=click.IntRange(min=1),

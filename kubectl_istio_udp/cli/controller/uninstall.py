@@ -14,7 +14,7 @@ from kubectl_istio_udp.cli.flags import Command
 @click.option(
     "--keep-exposures",
     is_flag=True,
-    help="Keep the exposures; a controller that is installed again manages them.",
+    help="Keep the exposures. If you install the controller again, it manages them.",
 )
 @click.option(
     "--timeout", type=options.DURATION, default="60s", show_default=True, help="How long to wait."

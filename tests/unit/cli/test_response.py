@@ -394,10 +394,10 @@ def test_output_for_programs(run: Run, edge: ApiServer, form: str, more: list[st
         (["/x", "--host", "a:80"], "--host 'a:80' is not a valid host"),
         (["/x", "--host", "*.a.org", "--host", "b.a.org"], "--host *.a.org already covers b.a.org"),
         (["/x", "--mesh"], "inside the mesh a response needs exactly one host"),
-        (["/x", "--mesh", "--host", "*.a.b"], "needs exactly one host, that of a Service"),
+        (["/x", "--mesh", "--host", "*.a.b"], "needs exactly one host: the DNS name of a Service"),
         (
             ["/x", "--mesh", "--host", "a.b", "--host", "c.b"],
-            "needs exactly one host, that of a Service",
+            "needs exactly one host: the DNS name of a Service",
         ),
         (["/x", "--mesh", "--gateway", "a"], "--mesh answers at sidecars and cannot be"),
         (["/x", "--mesh", "--gateway-selector", "a=b"], "--mesh answers at sidecars and cannot be"),

@@ -194,7 +194,8 @@ def test_every_doubt_is_reported() -> None:
     )
     (footprint,) = footprints_at(found, GATEWAY, Mesh(assumed=True))
     assert footprint.doubt == (
-        f"{ROOT_UNKNOWN} and it is for proxies with COLOUR=blue, which is not known"
+        f"{ROOT_UNKNOWN} and it selects proxies by metadata COLOUR=blue, and the gateway's value "
+        "is not known"
     )
 
 
