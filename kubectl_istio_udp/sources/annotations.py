@@ -47,10 +47,12 @@ class Intent:
         request: the equivalent request to `expose`.
         about: the object that declares it.
         gateway: `[NAMESPACE/]NAME`; None for the only gateway.
-        gateway_kind: the kind of the object that `gateway` names; "" for any.
         udp_ports: the UDP port numbers of the Service, if all of them are requested, or of the
             Gateway.
         own_gateway: whether the gateway is made for this exposure alone.
+        gateway_kind: the kind of the object that `gateway` names; "" for any.
+        generation: metadata.generation of a Gateway, whose spec decides more than this request,
+            e.g. which routes attach; 0 for a Service.
     """
 
     request: ExposeRequest
@@ -59,6 +61,7 @@ class Intent:
     udp_ports: tuple[int, ...] = ()
     own_gateway: bool = False
     gateway_kind: str = ""
+    generation: int = 0
 
     @property
     def gateway_ports(self) -> tuple[int, ...]:

@@ -148,7 +148,14 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
         expect_rate=expose_options.expect_rate,
         options=expose_options.options,
     )
-    ports = tuple(listener.port for listener in listeners)
+    intent = Intent(
+        request,
+        gateway.about,
+        target,
+        tuple(listener.port for listener in listeners),
+        gateway_kind=gateway.parameters.kind if gateway.parameters else "",
+        generation=gateway.generation,
+    )
     if target is None and not may_own:
         raise InvalidParameters(
             f"namespace {namespace} is not a --gateway-namespace of the controller, so no gateway "
@@ -157,10 +164,7 @@ def gateway_intent(gateway: ApiGateway, *, may_own: bool) -> Intent | None:
         )
     if not listeners:
         return None
-    if target is None:
-        return _with_own_gateway(Intent(request, gateway.about, None, ports), gateway)
-    kind = gateway.parameters.kind if gateway.parameters else ""
-    return Intent(request, gateway.about, target, ports, gateway_kind=kind)
+    return _with_own_gateway(intent, gateway) if target is None else intent
 
 
 def _with_own_gateway(intent: Intent, gateway: ApiGateway) -> Intent:

@@ -147,6 +147,27 @@ def test_an_earlier_refusal_is_not_reported_for_a_corrected_request(
     running.programmed()
 
 
+def test_routes_that_may_no_longer_attach_are_decided_before_that_is_reported(
+    running: Routed, blocked: Blocked
+) -> None:
+    """The ports are those of the earlier generation, but not the routes of its listeners."""
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    running.quiet()
+    blocked.free.clear()
+    changed = gateway(listener(from_="None"), annotations=TARGET)
+    changed["metadata"]["generation"] = 2
+    running.server.put({**changed, "status": running.status(API_GATEWAY, "udp")})
+    until(lambda: running.route_conditions()["Accepted"] == ("False", "NotAllowedByListeners"))
+    running.quiet()
+    conditions = running.status(API_GATEWAY, "udp")["conditions"]
+    assert {each["observedGeneration"] for each in conditions} == {1}
+    blocked.free.set()
+    until(lambda: running.attached() == [0])
+    running.programmed()
+    assert not any(weight for _, weight in running.weights())
+
+
 def test_a_gateway_without_any_supported_listener_gets_a_status(running: Routed) -> None:
     running.begin(gateway(listener(protocol="example.com/none"), annotations=TARGET))
     until(lambda: running.conditions().get("Accepted") == ("False", "ListenersNotValid"))
