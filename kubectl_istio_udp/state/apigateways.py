@@ -340,8 +340,8 @@ class ApiGateways:
             if kept.read.parameters == named and kept.read.about.namespace == namespace:
                 self._report((GATEWAY, *kept.read.key))
 
-    def pods_changed(self, gateways: Iterable[Key]) -> None:
-        """Report Gateways because the ready pods of their gateways are others now."""
+    def report_gateways(self, gateways: Iterable[Key]) -> None:
+        """Report Gateways because the pods or the addresses of their gateways are others now."""
         for key in gateways:
             self._report((GATEWAY, *key))
 

@@ -608,7 +608,18 @@ class Caches:
             self.api_gateways.service_changed(key)
             if key[0] in self.gateway_namespaces and (was is None) != (is_ is None):
                 self.api_gateways.parameter_changed(ParametersRef("", "Service", key[1]), key[0])
+            if now and before and now.get("status") != before.get("status"):
+                self.api_gateways.report_gateways(self._with_ports_of(now))
         self._gateways_changed()
+
+    def _with_ports_of(self, service: Manifest) -> list[Key]:
+        """The Gateways whose ports a gateway's own Service has."""
+        managers = exposure_managers(service)
+        return [
+            gateway
+            for key, gateway in tuple(self._of_gateways.items())
+            if managers and names.service_manager(*key) in managers
+        ]
 
     def _gateway_requests(self, gateway: Key) -> None:
         """Store a Gateway's request."""
@@ -923,7 +934,7 @@ class Caches:
         if changed:
             self._enqueue_all()
         if self.api_gateways:
-            self.api_gateways.pods_changed(reported)
+            self.api_gateways.report_gateways(reported)
 
     def _of_changed_pods(self) -> list[Key]:
         """The Gateways with exposures at gateways whose ready pods are not those of before."""

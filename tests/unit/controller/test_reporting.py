@@ -168,6 +168,22 @@ def test_routes_that_may_no_longer_attach_are_decided_before_that_is_reported(
     assert not any(weight for _, weight in running.weights())
 
 
+def test_an_address_that_the_gateway_s_own_service_gets_later_is_reported(running: Routed) -> None:
+    service = running.server.get("Service", PLACE, "istio-ingressgateway")
+    service["status"] = {}
+    notes = {**TARGET, "kubectl-istio-udp/gateway-service": "patch"}
+    allowed = space("team", **{"kubectl-istio-udp/allow-gateway-service": "patch"})
+    running.begin(service, allowed, gateway(annotations=notes), route())
+    until(lambda: running.conditions().get("Programmed") == ("False", "AddressNotAssigned"))
+    running.quiet()
+    status = {"loadBalancer": {"ingress": [{"ip": "203.0.113.77"}]}}
+    key = ("Service", PLACE, "istio-ingressgateway")
+    running.server.merge(key, {"metadata": {}, "status": status}, "cloud")
+    running.programmed()
+    addresses = running.status(API_GATEWAY, "udp")["addresses"]
+    assert addresses == [{"type": "IPAddress", "value": "203.0.113.77"}]
+
+
 def test_a_gateway_without_any_supported_listener_gets_a_status(running: Routed) -> None:
     running.begin(gateway(listener(protocol="example.com/none"), annotations=TARGET))
     until(lambda: running.conditions().get("Accepted") == ("False", "ListenersNotValid"))
