@@ -54,7 +54,7 @@ LISTENER_TYPES = (ACCEPTED, PROGRAMMED, RESOLVED, CONFLICTED, "OverlappingTLSCon
 REPEATED = (RESOLVED, "InsecureFrontendValidationMode")
 _STATUS = {True: "True", False: "False", None: "Unknown"}
 # The API's limits.
-_MOST_PARENTS, _MOST_ADDRESSES, _LONGEST_MESSAGE = 32, 16, 32_768
+_MOST_PARENTS, _MOST_ADDRESSES, _MOST_CONDITIONS, _LONGEST_MESSAGE = 32, 16, 8, 32_768
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def merged_conditions(
 
     Args:
         existing: the object's existing conditions.
-        conditions: the new conditions.
+        conditions: the new conditions, the most important first. The last ones are left out if
+            there would be more than the API allows.
         generation: the generation of the object.
         now: the current time in the API's format.
         ended: the types to remove if they are not among the new conditions.
@@ -90,7 +91,9 @@ def merged_conditions(
     conditions = tuple(conditions)
     ended = set(ended).difference(each.type for each in conditions)
     found = {str(each.get("type")): dict(each) for each in map(as_mapping, as_list(existing))}
-    for each in conditions:
+    stay = found.keys() - new.keys() - set(ended)
+    for each in tuple(new.values())[: max(0, _MOST_CONDITIONS - len(stay))]:
+        stay.add(each.type)
         before = found.get(each.type, {})
         status = _STATUS[each.holds]
         since = before.get("lastTransitionTime") if before.get("status") == status else None
@@ -102,7 +105,7 @@ def merged_conditions(
             "observedGeneration": generation,
             "lastTransitionTime": since or now,
         }
-    return [each for kind, each in found.items() if kind not in ended]
+    return [each for kind, each in found.items() if kind in stay]
 
 
 # -- GatewayClass -----------------------------------------------------------------------------

@@ -353,6 +353,23 @@ def test_a_new_generation_is_reported_even_if_nothing_else_changes() -> None:
     assert bumped[0]["observedGeneration"] == 2 and bumped[0]["lastTransitionTime"] == NOW
 
 
+def test_no_more_conditions_are_written_than_the_api_allows() -> None:
+    """Eight; those of others stay, and the last ones are left out, also if they were there."""
+    foreign = [
+        {"type": f"example.com/{n}", "status": "True", "reason": "x", "message": ""}
+        for n in range(6)
+    ]
+    said = [ApiCondition(kind, True, "x") for kind in ("Accepted", "Programmed", "Mirrored")]
+    found = of([*foreign[:5], *of([], said[2]), foreign[5]], *said)
+    assert [each["type"] for each in found] == [
+        *(each["type"] for each in foreign),
+        *("Accepted", "Programmed"),
+    ]
+    assert of(foreign, *said) == found
+    full = [*foreign, *of([], ApiCondition("a", True, "x"), ApiCondition("b", True, "x"))]
+    assert of(full, *said) == full
+
+
 # -- the status of a GatewayClass, a route, a Gateway -----------------------------------------
 
 
