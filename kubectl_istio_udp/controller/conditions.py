@@ -88,8 +88,7 @@ def merged_conditions(
         now: the current time in the API's format.
         ended: the types to remove if they are not among the new conditions.
     """
-    conditions = tuple(conditions)
-    ended = set(ended).difference(each.type for each in conditions)
+    new = {each.type: each for each in conditions}
     found = {str(each.get("type")): dict(each) for each in map(as_mapping, as_list(existing))}
     stay = found.keys() - new.keys() - set(ended)
     for each in tuple(new.values())[: max(0, _MOST_CONDITIONS - len(stay))]:
@@ -179,7 +178,10 @@ class ParentReport:
 
     @property
     def conditions(self) -> tuple[ApiCondition, ...]:
-        """The conditions; PartiallyInvalid only if it is true, as the API requires."""
+        """The conditions; PartiallyInvalid only if it is true and the route is accepted.
+
+        The API requires both.
+        """
         attachment, backends = self.attachment, self.backends
         found = [
             ApiCondition(ACCEPTED, attachment.accepted, attachment.reason, attachment.message),
@@ -191,7 +193,7 @@ class ParentReport:
             partly.append("Dropped Rule: only the first rule is served")
         if self.options_problem:
             partly.append(f"Fall Back: {self.options_problem}; the earlier settings stay in effect")
-        if partly:
+        if partly and attachment.accepted:
             message = "; ".join(partly)
             found.append(ApiCondition(PARTIALLY_INVALID, True, "UnsupportedValue", message))
         if self.refused:

@@ -683,3 +683,12 @@ def test_settings_that_do_not_apply_are_a_condition_until_they_do() -> None:
     good = conditions.ParentReport(parent, taken, Backends(()))
     found = conditions.route_status(manifest, [good], LATER)["parents"][0]["conditions"]
     assert reasons(found) == ("Accepted", "ResolvedRefs")
+
+
+def test_a_route_that_is_not_accepted_is_not_partially_invalid() -> None:
+    """The API allows that for accepted routes only."""
+    manifest = route()
+    parent = UdpRoute.from_object(manifest).parents[0]
+    report = conditions.ParentReport(parent, *BAD, options_problem="x", dropped_rules=1)
+    found = conditions.route_status(manifest, [report], NOW)["parents"][0]["conditions"]
+    assert [each["type"] for each in found] == ["Accepted", "ResolvedRefs"]
