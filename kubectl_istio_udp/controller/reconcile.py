@@ -218,6 +218,7 @@ class Reconciler:
         try:
             permission = self._permissions.of_intent(key, requested, namespace)
         except UsageError as error:
+            self._routes.forget(key)
             return self._keep(key, invalid(error), None, existing)
         at_present = self._permissions.of_held(key, namespace)
         return self._keep_permitted(key, requested, permission, existing, at_present)
@@ -335,8 +336,12 @@ class Reconciler:
 
     def _carry_out(self, intent: Intent, permission: Permission, existing: Existing) -> Outcome:
         # Refuse a request without permission before doing any work.
-        self._permissions.check_rank(permission, intent.key)
-        check_use(permission, Use.of_request(intent.request, intent.udp_ports))
+        try:
+            self._permissions.check_rank(permission, intent.key)
+            check_use(permission, Use.of_request(intent.request, intent.udp_ports))
+        except Refusal:
+            self._routes.forget(intent.key)
+            raise
         decided = self._decide(intent, permission, existing)
         todo = self._todo(decided)
         if existing.at(decided.exposure.spec.gateway) is not existing:

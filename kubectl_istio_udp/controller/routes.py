@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from kubectl_istio_udp.controller.deciding import Decided, Decider, permitted
 from kubectl_istio_udp.controller.endpoints import Endpoints
@@ -35,6 +35,22 @@ from kubectl_istio_udp.state.caches import Caches
 from kubectl_istio_udp.state.ownership import Existing
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What the last decision about a Gateway's exposure found.
+
+    Attributes:
+        intent: what was requested.
+        unavailable: why listeners cannot have their ports, by port.
+        refused: the addresses of its backends that may not be endpoints; None if it was refused
+            before they were read.
+    """
+
+    intent: Intent
+    unavailable: Mapping[int, Unavailable] = field(default_factory=dict)
+    refused: RefusedEndpoints | None = None
+
+
 class RouteDecider:
     """Decides from the caches; writes nothing."""
 
@@ -44,11 +60,7 @@ class RouteDecider:
         """Take the dependencies."""
         self._caches, self._pending, self._endpoints = caches, pending, endpoints
         self._decider = decider
-        # Of each Gateway's last request whose ports were decided: why listeners cannot have their
-        # ports, by port.
-        self._unavailable: dict[Key, tuple[Intent, Mapping[int, Unavailable]]] = {}
-        # The addresses of its backends that may not be endpoints.
-        self._refused: dict[Key, tuple[Intent, RefusedEndpoints]] = {}
+        self._found: dict[Key, _Found] = {}
 
     def decide(self, intent: Intent, permission: Permission, existing: Existing) -> Decided:
         """Plan the exposure of a Gateway.
@@ -60,16 +72,27 @@ class RouteDecider:
             Refusal: it is not permitted, the gateway does not exist, or no listener is left.
             GatewayChanges: its deletion at another gateway has begun.
         """
-        gateway = self._decider.gateway(intent, permission, existing)
-        existing = existing.at(gateway.ref)
-        snapshot = self._decider.snapshot(Service(*intent.key), gateway, existing)
-        ports = self._available_ports(intent, permission, snapshot)
-        room = self._decider.room(intent.key, permission, gateway)
-        options = self._options(intent, permission, existing.held)
-        planned = self._plan(intent.request, ports, snapshot, room, options)
-        decided = permitted(intent, permission, existing, planned.exposure, snapshot)
-        self._refused[intent.key] = intent, planned.refused
-        return replace(decided, complete=planned.complete, refused=planned.refused)
+        found = _Found(intent)
+        try:
+            gateway = self._decider.gateway(intent, permission, existing)
+            existing = existing.at(gateway.ref)
+            snapshot = self._decider.snapshot(Service(*intent.key), gateway, existing)
+            requested = self._requested_ports(intent)
+            unavailable = self._unavailable_ports(
+                [port for port, _ in requested], intent, permission, snapshot
+            )
+            found = replace(found, unavailable=unavailable)
+            ports = [each for each in requested if each[0] not in unavailable]
+            if not ports:
+                raise Refusal(no_listener(unavailable, gateway))
+            room = self._decider.room(intent.key, permission, gateway)
+            options = self._options(intent, permission, existing.held)
+            planned = self._plan(intent.request, ports, snapshot, room, options)
+            decided = permitted(intent, permission, existing, planned.exposure, snapshot)
+            found = replace(found, refused=planned.refused)
+            return replace(decided, complete=planned.complete, refused=planned.refused)
+        finally:
+            self._found[intent.key] = found
 
     def still_requested(
         self, existing: Existing, permission: Permission | None
@@ -176,48 +199,36 @@ class RouteDecider:
 
         What was found for an earlier request says nothing about the current one.
         """
-        intent, found = self._unavailable.get(key, (None, {}))
-        return found if intent == self._caches.intent(key) else {}
+        found = self._current(key)
+        return found.unavailable if found else {}
 
     def refused(self, key: Key) -> RefusedEndpoints | None:
         """The addresses of a Gateway's backends that may not be endpoints, when it was decided.
 
         None if its current request has not been decided.
         """
-        intent, found = self._refused.get(key, (None, {}))
-        return found if intent and intent == self._caches.intent(key) else None
+        found = self._current(key)
+        return found.refused if found else None
+
+    def _current(self, key: Key) -> _Found | None:
+        found = self._found.get(key)
+        return found if found and found.intent == self._caches.intent(key) else None
 
     def clear(self) -> None:
         """Forget everything from an earlier time as leader."""
-        self._unavailable.clear()
-        self._refused.clear()
+        self._found.clear()
 
     def forget(self, key: Key) -> None:
-        """Forget an exposure that does not exist any more."""
-        self._unavailable.pop(key, None)
-        self._refused.pop(key, None)
+        """Forget what was found about an exposure: it is gone, or was refused before."""
+        self._found.pop(key, None)
 
-    def _available_ports(
-        self, intent: Intent, permission: Permission, snapshot: Snapshot
-    ) -> list[tuple[int, Backends]]:
-        """The ports of a Gateway's listeners that they can have, and their backends.
-
-        Raises:
-            Refusal: no listener can have its port.
-        """
+    def _requested_ports(self, intent: Intent) -> list[tuple[int, Backends]]:
+        """The ports of a Gateway's listeners and their backends."""
         asking = self._caches.gateway_of(intent.key)
         gateways = self._caches.api_gateways
         if asking is None or gateways is None:
             raise Refusal(Outcome(WAITING, again=RETRY_SECONDS))
-        requested = [(port, backends) for _, port, backends in gateways.ports(asking)]
-        unavailable = self._unavailable_ports(
-            [port for port, _ in requested], intent, permission, snapshot
-        )
-        self._unavailable[intent.key] = intent, unavailable
-        found = [(port, backends) for port, backends in requested if port not in unavailable]
-        if not found:
-            raise Refusal(no_listener(unavailable, snapshot.gateway))
-        return found
+        return [(port, backends) for _, port, backends in gateways.ports(asking)]
 
     def _unavailable_ports(
         self, ports: Sequence[int], intent: Intent, permission: Permission, snapshot: Snapshot

@@ -27,7 +27,7 @@ EXPOSE = "kubectl-istio-udp/expose"
 def space(name: str, allow: str | None = "5300-5399", **notes: str) -> dict[str, Any]:
     found = builders.namespace(name)
     if allow is not None:
-        notes["kubectl-istio-udp/allow"] = allow
+        notes.setdefault("kubectl-istio-udp/allow", allow)
     found["metadata"]["annotations"] = {
         "kubectl-istio-udp/allow-endpoints": "10.0.0.0/8, 192.0.2.0/24",
         **notes,
@@ -121,7 +121,7 @@ class Running:
             goes_on.set()
 
     def quiet(self) -> list[str]:
-        """Wait until there are no requests for a while; return the writes so far."""
+        """Wait until nothing is due and there are no requests for a while; return the writes."""
         deadline, still = time.monotonic() + 60, 0
         while time.monotonic() < deadline:
             asked, worked = len(self.server.requests), time.process_time()
@@ -129,10 +129,18 @@ class Running:
             for _ in range(20):
                 time.sleep(0.0025)
             idle = time.process_time() - worked < 0.01 and len(self.server.requests) == asked
+            idle = idle and not self._is_anything_due()
             still = still + 1 if idle else 0
             if still == 3:
                 return self.server.writes()
         raise AssertionError(f"it goes on asking: {self.server.requests[-5:]}")
+
+    def _is_anything_due(self) -> bool:
+        """Whether a delay has ended that no worker has noticed: each looks at the clock again."""
+        queues = [
+            queue for each in self.controllers for queue in (each._queue, each._reporter._queue)
+        ]
+        return any(due <= self.clock() for queue in queues for due in tuple(queue._due.values()))
 
     def entry(self, name: str = NAME, namespace: str = "istio-system") -> Any:
         return self.server.get("ServiceEntry", namespace, name)

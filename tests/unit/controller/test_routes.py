@@ -708,6 +708,24 @@ def test_a_port_that_a_service_has_is_unavailable(running: Routed) -> None:
     until(lambda: len(running.routed().ports) == 2)
 
 
+@pytest.mark.parametrize(
+    "notes",
+    [{"allow-gateways": "istio-system/edge"}, {"allow": "x"}, {"allow-total-ports": "0"}],
+    ids=["no gateway", "unreadable", "no port"],
+)
+def test_a_refused_gateway_does_not_report_an_earlier_conflict(
+    running: Routed, notes: dict[str, str]
+) -> None:
+    """Whether the port is still taken is not looked up any more."""
+    running.server.put(annotated(namespace="other"))
+    running.begin(gateway(listener(), listener("b", 5301), annotations=TARGET), route())
+    until(lambda: running.conditions().get("Accepted") == ("True", "ListenersNotValid"))
+    running.programmed()
+    running.server.put(space("team", **{f"kubectl-istio-udp/{k}": v for k, v in notes.items()}))
+    until(lambda: running.conditions().get("Accepted") == ("True", "Accepted"))
+    assert running.conditions()["Programmed"][0] == "False"
+
+
 def test_the_older_of_two_gateways_gets_the_port_in_any_order(running: Routed) -> None:
     older = gateway(name="older", created="2026-01-01T00:00:00Z", annotations=TARGET)
     controller = running.begin(older, gateway(annotations=TARGET), workers=0)
