@@ -197,7 +197,7 @@ def _write(
         nullcontext() if dry_run else decision.guard(),
         Transaction(api, force=writing.force, dry_run=dry_run) as transaction,
     ):
-        transaction.look(decision.changes.writes)
+        transaction.read_existing(decision.changes.writes)
         for write in decision.changes.writes:
             applied = transaction.apply(write)
             changed = applied.verb != "unchanged"

@@ -65,8 +65,8 @@ class Transaction:
         """Keep what has been written, whatever happens next."""
         self._undo.clear()
 
-    def look(self, writes: Iterable[Write]) -> None:
-        """Read in parallel what the next writes change, for `apply`.
+    def read_existing(self, writes: Iterable[Write]) -> None:
+        """Read in parallel the objects that the next writes change, for `apply`.
 
         Raises:
             BeingDeleted: one of the objects is being deleted.
@@ -85,7 +85,7 @@ class Transaction:
                 write has no effect then.
         """
         if write.key not in self._before:
-            self.look([write])
+            self.read_existing([write])
         before = self._before.pop(write.key)
         # Before the request: if the response is lost, the write may still have been executed.
         if not self._dry_run:

@@ -32,7 +32,7 @@ from kubectl_istio_udp.state.caches import Caches
 
 # Temporary errors: they are retried, and only reported after this many failures in a row.
 _TOLD_FAILURES = 5
-_TELL_AGAIN_SECONDS = 30.0
+_EVENT_RETRY_SECONDS = 30.0
 _PASSING = (Unreachable, Busy, Conflict, NotLeading)
 _log = logging.getLogger(__name__)
 
@@ -299,7 +299,7 @@ class Controller:
                 continue
             key, since = taken
             try:
-                self._look(key, since)
+                self._process(key, since)
             finally:
                 self._queue.done(key)
                 self._wake(key)
@@ -311,7 +311,7 @@ class Controller:
         for each in younger:
             self._add(each)
 
-    def _look(self, key: Key, since: float) -> None:
+    def _process(self, key: Key, since: float) -> None:
         """Reconcile one exposure; an error does not affect others."""
         begun = time.monotonic()
         self._writing.done = False
@@ -390,13 +390,13 @@ class Controller:
             values = [finding.to_data() for finding in outcome.findings]
             extra = {"key": key, "state": outcome.state}
             _log.info(message, extra={**extra, "findings": values} if values else extra)
-        self._tell(key, outcome)
+        self._write_event(key, outcome)
         if outcome is not before and (gateway := self.caches.gateway_of(key)):
             self._reporter.request_gateway(gateway.key)
             if outcome != before:
                 self._reporter.request_routes(gateway.key)
 
-    def _tell(self, key: Key, outcome: Outcome) -> None:
+    def _write_event(self, key: Key, outcome: Outcome) -> None:
         """Write the Event of an outcome, now or as soon as the budget allows."""
         about = self._reconciler.about(key)
         if not outcome.reason or about is None:
@@ -404,7 +404,7 @@ class Controller:
         try:
             again = self._events.write(key, about, outcome)
         except IstioUdpError as error:
-            again = _TELL_AGAIN_SECONDS
+            again = _EVENT_RETRY_SECONDS
             _log.warning("could not write an Event: %s", error.message, extra={"key": key})
         if again is not None:
             self._queue.add_later(key, again)

@@ -54,7 +54,7 @@ def twin_gone(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     )
 
 
-def twin_hidden(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
+def service_not_exported(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """The Service is not exported to the gateway's namespace, so istiod sends no endpoints."""
     exported = evidence.service.export_to
     if not port.eds_service or hosts_agree(evidence, port, pod) or not exported:

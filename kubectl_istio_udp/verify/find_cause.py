@@ -156,7 +156,7 @@ _NO_ENDPOINT: tuple[Rule, ...] = (
 _HOSTS: tuple[Rule, ...] = (
     endpoint_causes.host_taken,
     endpoint_causes.twin_gone,
-    endpoint_causes.twin_hidden,
+    endpoint_causes.service_not_exported,
     endpoint_causes.entry_edited,
     endpoint_causes.selector_changed,
     endpoint_causes.target_changed,
@@ -169,7 +169,7 @@ _GATEWAY: tuple[Rule, ...] = (
     listener_causes.not_queried,
     listener_causes.rejected,
     listener_causes.filter_elsewhere,
-    listener_causes.held_up,
+    listener_causes.update_rejected,
     listener_causes.no_listener,
     listener_causes.other_port,
     listener_causes.other_cluster,
@@ -180,7 +180,7 @@ _GATEWAY: tuple[Rule, ...] = (
     listener_causes.sessions_full,
     listener_causes.overrun,
     listener_causes.port_shared,
-    listener_causes.between,
+    listener_causes.dropped_in_network,
 )
 
 

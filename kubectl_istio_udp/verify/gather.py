@@ -142,8 +142,8 @@ def gather(api: Api, evidence: Evidence, sent: FailedProbe) -> Evidence:
         probe_bytes=sent.size,
         answer_bytes=sent.longest_answer,
     )
-    looked = for_each(lambda hop: _look_again(api, evidence, hop, sent), sent.silent)
-    return replace(evidence, proxies={**evidence.proxies, **dict(looked)})
+    probed = for_each(lambda hop: _probe_again(api, evidence, hop, sent), sent.silent)
+    return replace(evidence, proxies={**evidence.proxies, **dict(probed)})
 
 
 def _proxy(api: Api, spec: ExposureSpec, pod: str) -> ProxyEvidence:
@@ -154,7 +154,7 @@ def _proxy(api: Api, spec: ExposureSpec, pod: str) -> ProxyEvidence:
     return ProxyEvidence(state)
 
 
-def _look_again(
+def _probe_again(
     api: Api, evidence: Evidence, hop: Hop, sent: FailedProbe
 ) -> tuple[str, ProxyEvidence]:
     """Send the probe once more, and read from the gateway pod's sockets what happens to it."""

@@ -84,7 +84,7 @@ def filter_elsewhere(evidence: Evidence, port: ExposedPort, pod: str) -> Cause |
     )
 
 
-def held_up(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
+def update_rejected(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
     """Envoy rejects an update as a whole, because of another resource in it."""
     state = evidence.proxy(pod).state
     listener, cluster = evidence.spec.proxy_name(port), evidence.cluster(port)
@@ -248,8 +248,8 @@ def port_shared(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None
     )
 
 
-def between(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
-    """Everything else is excluded; an opened session shows on which side the datagrams are lost."""
+def dropped_in_network(evidence: Evidence, port: ExposedPort, pod: str) -> Cause | None:
+    """The network drops the datagrams; an opened session shows on which side of the gateway."""
     hosts = some_of(evidence.hosts(pod, port))
     reached = evidence.proxy(pod).reached
     if reached:

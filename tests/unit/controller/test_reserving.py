@@ -306,14 +306,14 @@ def test_an_older_intent_without_an_outcome_is_reconciled_first(
     )
     controller = running.start(workers=0)
     until(controller._may_write)
-    controller._look(("default", "newer"), time.monotonic())
+    controller._process(("default", "newer"), time.monotonic())
     assert controller.states() == {"waiting": 1}
     controller._queue.close()
     controller._queue.open()
-    controller._look(("default", "older"), time.monotonic())
+    controller._process(("default", "older"), time.monotonic())
     controller._wake(("default", "older"))
     assert next_of(controller) == ("default", "newer")
-    controller._look(("default", "newer"), time.monotonic())
+    controller._process(("default", "newer"), time.monotonic())
     assert controller.states() == {"refused": 1, "ok": 1}
 
 
