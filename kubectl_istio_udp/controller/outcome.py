@@ -124,7 +124,7 @@ def taken(ports: Iterable[int], gateway: object, older: About) -> Outcome:
 
 
 def no_listener(unavailable: Mapping[int, Unavailable], gateway: object) -> Outcome:
-    """The outcome for a Gateway none of whose listeners can have its port.
+    """The outcome for a Gateway if none of its listeners can have its port.
 
     Args:
         unavailable: why, by port.

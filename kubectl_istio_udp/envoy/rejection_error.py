@@ -48,7 +48,7 @@ def _refusal(refused: Sequence[Flaw], program: Path, flags: Mapping[str, str]) -
 
 
 def _with_option(flaw: Flaw, flags: Mapping[str, str]) -> str:
-    """A flaw with the option that caused it, if one did: that of the innermost field."""
+    """A flaw with the option that caused it, if any: the option of the innermost field."""
     known = {same(field): flag for field, flag in flags.items()}
     parts = [part for part in reversed(flaw.path) if isinstance(part, str)]
     flag = next((known[same(part)] for part in parts if same(part) in known), None)

@@ -34,7 +34,7 @@ def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:
 def for_each(
     function: Callable[[Item], Result], items: Iterable[Item], at_once: int = _MANY_AT_ONCE
 ) -> list[Result]:
-    """Call a function for all items in parallel; results and errors as of `in_parallel`.
+    """Call a function for all items in parallel; results and errors as in `in_parallel`.
 
     Args:
         function: what to call.

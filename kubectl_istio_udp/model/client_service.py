@@ -24,7 +24,7 @@ class ServiceProblem:
 
 
 def selector_problem(service: Mapping[str, Any], spec: ExposureSpec) -> ServiceProblem | None:
-    """A companion selects other pods than the gateway's; None if not, or if it is no companion."""
+    """The problem of a companion that selects other pods than the gateway's; None for others."""
     selector = service["spec"].get("selector") or {}
     companion = spec.options.gateway_service is GatewayServiceMode.COMPANION
     if not companion or selector == dict(spec.gateway.selector):

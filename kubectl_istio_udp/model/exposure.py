@@ -418,7 +418,7 @@ class ExposureSpec:
 
 
 def _check_unique(what: str, values: Iterable[object]) -> None:
-    """Reject values of which two are the same.
+    """Reject duplicate values.
 
     Raises:
         ValueError: `two WHAT VALUE`.

@@ -348,7 +348,7 @@ class Gateway:
         return self.service["metadata"]["name"] if self.service else None
 
     def answers_to(self, name: str) -> bool:
-        """Whether `--gateway NAME` matches: its own name, or that of a Service or workload of it.
+        """Whether `--gateway NAME` is its name, or the name of a Service or workload of it.
 
         A Service that selects several gateways matches each of them.
         """

@@ -1,4 +1,4 @@
-"""How many ports and sessions exposures use together, e.g. those of one gateway."""
+"""How many ports and sessions exposures use together, e.g. all exposures of one gateway."""
 
 from __future__ import annotations
 

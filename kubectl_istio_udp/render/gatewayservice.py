@@ -12,7 +12,7 @@ from kubectl_istio_udp.render.metadata import metadata
 def companion_service(exposure: Exposure) -> dict[str, Any]:
     """The companion Service: it selects the gateway's pods and only has the exposure's UDP ports.
 
-    Its type is that of the gateway's own Service; ClusterIP if there is none.
+    It has the type of the gateway's own Service; ClusterIP if there is none.
     """
     spec = exposure.spec
     of_gateway = exposure.gateway_service or {}

@@ -1,4 +1,4 @@
-"""The addresses for clients of an exposure: those of the Service in front of its gateway."""
+"""The addresses for clients of an exposure, from the Service in front of its gateway."""
 
 from __future__ import annotations
 

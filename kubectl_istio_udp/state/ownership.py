@@ -241,7 +241,7 @@ def readable(manifest: Manifest, kind: type[Wanted]) -> Wanted | None:
 def belongs(manifest: Manifest, spec: Spec) -> bool:
     """Whether an object belongs to a spec: by its labels, name and namespace.
 
-    An object in another namespace (that of a former gateway) must be consistent.
+    An object in another namespace (of a former gateway) must be consistent.
     """
     try:
         if claimed_owner(manifest) != (spec.kind, *spec.key):

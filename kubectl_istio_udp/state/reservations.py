@@ -101,7 +101,7 @@ class Reservation:
 
 
 def is_reservation(name: str) -> bool:
-    """Whether an EnvoyFilter's name is that of a reservation."""
+    """Whether an EnvoyFilter has the name of a reservation."""
     return name.startswith(_PREFIX)
 
 

@@ -190,7 +190,7 @@ def _read_gateway(api: Api, ref: GatewayRef) -> _ReadGateway:
 def _gateway_facts(
     api: Api, ref: GatewayRef, read: _ReadGateway, mesh: Mesh, query_limit: QueryLimit | None
 ) -> _GatewayFacts:
-    """The facts about a gateway; `mesh` is that of the default control plane."""
+    """The facts about a gateway; `mesh` is the one of the default control plane."""
     pods, filters = read
     if pods is None:
         return _GatewayFacts()
