@@ -125,7 +125,7 @@ class Decider:
                 kind=intent.gateway_kind,
                 namespaces=self._caches.gateway_namespaces,
                 before=before,
-            ).kept(before)
+            ).kept(before, intent.gateway)
         except (NotFound, UsageError) as error:
             hints = "; ".join(error.hints)
             message = (

@@ -254,7 +254,7 @@ class Gateway:
         pods: its pods, by name.
         service: the manifest of its Service; None if it has none.
         api: whether the Kubernetes Gateway API created it, so that istiod owns its Service.
-        service_names: the names of all Services that select its pods.
+        services: the manifests of all Services that select its pods, the oldest first.
         also_selected: other gateways' pods that its selector also matches, as `POD (WORKLOAD)`.
     """
 
@@ -262,22 +262,39 @@ class Gateway:
     pods: tuple[GatewayPod, ...] = ()
     service: Mapping[str, Any] | None = None
     api: bool = False
-    service_names: tuple[str, ...] = ()
+    services: tuple[Mapping[str, Any], ...] = ()
     also_selected: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """`namespace/name (Deployment name)`."""
         return f"{self.ref} ({', '.join(self.owners) or 'pods without a workload'})"
 
-    def kept(self, before: GatewayRef | None) -> Gateway:
-        """The same gateway under the name that an exposure already uses.
+    def fronted_by(self, name: str) -> Gateway:
+        """The same gateway with the Service of this name in front; itself if it has none.
+
+        Several Services may select its pods, for example a public and an internal one.
+        """
+        named = [s for s in self.services if s["metadata"]["name"] == name]
+        if self.api or not named:
+            return self
+        return replace(self, ref=replace(self.ref, name=name), service=named[0])
+
+    def is_at(self, ref: GatewayRef) -> bool:
+        """Whether this is the gateway of an exposure, which may have named any of its Services."""
+        return self.fronted_by(ref.name).ref.same_pods(ref)
+
+    def kept(self, before: GatewayRef | None, named: str | None = None) -> Gateway:
+        """The same gateway with the name and the Service that an exposure already uses.
 
         Args:
             before: the exposure's current gateway; None for a new exposure. Its name may be that
                 of a deleted Service.
+            named: the user's choice, `NAME` or `NAMESPACE/NAME`. A Service's name takes precedence.
         """
-        same = before and before.same_pods(self.ref) and before.selector == self.ref.selector
-        return replace(self, ref=before) if before and same else self
+        same = before and self.is_at(before) and before.selector == self.ref.selector
+        if not before or not same or (named or "").rpartition("/")[2] in self.service_names:
+            return self
+        return replace(self.fronted_by(before.name), ref=before)
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -346,6 +363,11 @@ class Gateway:
     def service_name(self) -> str | None:
         """The name of its Service; None if it has none."""
         return self.service["metadata"]["name"] if self.service else None
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """The names of all Services that select its pods."""
+        return tuple(service["metadata"]["name"] for service in self.services)
 
     def answers_to(self, name: str) -> bool:
         """Whether `--gateway NAME` is its name, or the name of a Service or workload of it.
@@ -543,6 +565,6 @@ def _gateway(
         tuple(pods),
         service,
         api_name is not None,
-        tuple(s["metadata"]["name"] for s in in_front),
+        tuple(in_front),
         tuple(f"{p.name} ({p.owner})" for p in others if selects(chosen, p.labels)),
     )

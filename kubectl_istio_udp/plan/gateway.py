@@ -49,9 +49,9 @@ def choose_gateway(
     else:
         matching = [g for g in known if selector_given or _is_ingress(g)]
     if before and len(matching) > 1:
-        matching = [g for g in matching if g.ref.same_pods(before)] or matching
+        matching = [g for g in matching if g.is_at(before)] or matching
     if len(matching) == 1:
-        return _require_distinct(matching[0])
+        return _require_distinct(matching[0]).fronted_by(plain)
     if matching:
         listed = ", ".join(map(str, matching))
         hints = ["choose one: --gateway NAMESPACE/NAME, or --gateway-selector KEY=VALUE,..."]

@@ -436,7 +436,7 @@ class Caches:
 
     def gateways_at(self, ref: GatewayRef) -> tuple[Gateway, ...]:
         """The gateways with the same pods as `ref`; several may share pods."""
-        return tuple(gateway for gateway in self.gateways() if gateway.ref.same_pods(ref))
+        return tuple(gateway for gateway in self.gateways() if gateway.is_at(ref))
 
     def mesh(self, control_plane: ControlPlane) -> Mesh:
         """The mesh settings of a gateway's control plane; Istio's defaults if unknown."""

@@ -145,11 +145,14 @@ def _known_gateway(
                 "to use another gateway, delete the exposure first",
             ],
         )
-    named = [gateway for gateway in found if gateway.ref.name == known.name]
+    named = [g for g in found if g.ref.name == known.name] or [
+        g.fronted_by(known.name) for g in found if known.name in g.service_names
+    ]
     if len(found) > 1 and len(named) == 1 and not named[0].also_selected:
         more = {**known.selector, **named[0].ref.selector}
         return replace(named[0], ref=replace(known, selector=more))
-    return replace(gateways_from(pods, services, known.selector)[0], ref=known)
+    (gateway, *_) = gateways_from(pods, services, known.selector)
+    return replace(gateway.fronted_by(known.name), ref=known)
 
 
 def find_gateway(api: Api, choice: GatewayChoice) -> Gateway:

@@ -98,7 +98,7 @@ def read_snapshot(
         mesh = read_mesh(api, gateway.control_plane)
     mesh = mesh.with_root_namespace(choice.root_namespace)
     before = existing.held
-    gateway = gateway.kept(before.gateway if before else None)
+    gateway = gateway.kept(before.gateway if before else None, choice.name)
     key = (namespace, request.exposure_name)
     own_name = names.object_name(*key)
     selector = selector_of(service.selector)

@@ -593,3 +593,22 @@ def test_a_readable_root_namespace_overrides_the_option(
     fakes.ignored = frozenset(["mesh-config"])
     done = run(*EXPOSE, "--root-namespace", "mesh-config")
     assert done.code == 0, done.err
+
+
+def test_the_companion_is_like_the_service_that_the_user_named(run: Run, server: ApiServer) -> None:
+    """And stays so when the command is repeated without the gateway."""
+    server.put(
+        gateway_service("a-internal", type="ClusterIP"),
+        gateway_service("b-public", loadBalancerSourceRanges=["203.0.113.0/24"]),
+    )
+    server.remove("Service", "istio-system", "istio-ingressgateway")
+    for words in (["--gateway", "b-public"], ["--idle-timeout", "20s"]):
+        assert run("expose", "coredns", "-p", "5300:53", "--no-wait", *words).code == 0
+        spec = server.get("Service", "istio-system", "udp-default-coredns")["spec"]
+        assert spec["type"] == "LoadBalancer"
+        assert spec["loadBalancerSourceRanges"] == ["203.0.113.0/24"]
+    done = run("expose", "coredns", "--gateway", "a-internal", "--no-wait")
+    assert "gateway: istio-system/b-public -> istio-system/a-internal" in done.err
+    assert (
+        server.get("Service", "istio-system", "udp-default-coredns")["spec"]["type"] == "ClusterIP"
+    )

@@ -558,3 +558,38 @@ def test_a_gateway_stays_the_same_when_labels_are_added_to_its_selector(
 ) -> None:
     mine = GatewayRef("istio-system", "gw", GATEWAY_LABELS)
     assert mine.same_pods(other) is same is other.same_pods(mine)
+
+
+def test_the_named_service_of_a_gateway_is_the_one_in_front() -> None:
+    """A gateway may have several Services, for example a public and an internal one."""
+    services = [gateway_service("a-internal", type="ClusterIP"), gateway_service("b-public")]
+    gateways = found(gateway_pod(), services=services)
+    assert choose_gateway(gateways, None).service_name == "a-internal"
+    for name in ("b-public", "istio-system/b-public"):
+        chosen = choose_gateway(gateways, name)
+        assert (chosen.service_name, str(chosen.ref)) == ("b-public", "istio-system/b-public")
+
+
+@pytest.mark.parametrize(
+    ("before", "named", "service"),
+    [
+        ("b-public", None, "b-public"),
+        ("b-public", "istio-ingressgateway", "b-public"),
+        ("b-public", "a-internal", "a-internal"),
+        ("b-public", "istio-system/a-internal", "a-internal"),
+        ("a-internal", "b-public", "b-public"),
+        ("deleted", None, "a-internal"),
+    ],
+)
+def test_an_exposure_keeps_the_service_that_it_named(
+    before: str, named: str | None, service: str
+) -> None:
+    services = [gateway_service("a-internal"), gateway_service("b-public")]
+    gateways = found(gateway_pod(), services=services)
+    ref = GatewayRef("istio-system", before, GATEWAY_LABELS)
+    chosen = choose_gateway(gateways, named, before=ref).kept(ref, named)
+    assert chosen.service_name == service
+    assert chosen.ref.name == ("deleted" if before == "deleted" else service)
+    # Also when another gateway has appeared with the same labels, so that this one gets more.
+    more = GatewayRef("istio-system", before, {**GATEWAY_LABELS, "type": "inside"})
+    assert before == "deleted" or gateways[0].is_at(more)
