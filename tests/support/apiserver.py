@@ -179,7 +179,7 @@ class ApiServer:
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
         self._stopping = threading.Event()
-        self._http = _Http(("127.0.0.1", 0), _handler(self))
+        self._http = _Http(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": self}))
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -647,338 +647,348 @@ def _status(code: int, message: str, **details: Any) -> Manifest:
     }  # fmt: skip
 
 
-def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class inside
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        raw_requestline: bytes
+class _Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection; a subclass for each server names its API server."""
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+    api: ApiServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    raw_requestline: bytes
 
-        def handle(self) -> None:
-            with contextlib.suppress(ConnectionError):
-                super().handle()
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
-        def parse_request(self) -> bool:
-            """Read the request's line and headers.
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().handle()
 
-            Python's own way is email's parser, which takes a tenth of a test's time.
-            """
-            self.requestline = self.raw_requestline.decode("iso-8859-1").rstrip("\r\n")
-            words = self.requestline.split()
-            if len(words) != 3 or not words[2].startswith("HTTP/"):
-                # A client that speaks TLS.
-                self.command, self.request_version = "", "HTTP/1.1"
-                self.send_error(400)
-                return False
-            self.command, self.path, self.request_version = words
-            self.given: dict[str, list[str]] = {}
-            while (line := self.rfile.readline().decode("iso-8859-1")) not in ("\r\n", "\n", ""):
-                name, _, value = line.partition(":")
-                self.given.setdefault(name.lower(), []).append(value.strip())
-            self.close_connection = self.given.get("connection") == ["close"]
-            return True
+    def parse_request(self) -> bool:
+        """Read the request's line and headers.
 
-        def do_GET(self) -> None:
-            self.answer()
+        Python's own way is email's parser, which takes a tenth of a test's time.
+        """
+        self.requestline = self.raw_requestline.decode("iso-8859-1").rstrip("\r\n")
+        words = self.requestline.split()
+        if len(words) != 3 or not words[2].startswith("HTTP/"):
+            # A client that speaks TLS.
+            self.command, self.request_version = "", "HTTP/1.1"
+            self.send_error(400)
+            return False
+        self.command, self.path, self.request_version = words
+        self.given: dict[str, list[str]] = {}
+        while (line := self.rfile.readline().decode("iso-8859-1")) not in ("\r\n", "\n", ""):
+            name, _, value = line.partition(":")
+            self.given.setdefault(name.lower(), []).append(value.strip())
+        self.close_connection = self.given.get("connection") == ["close"]
+        return True
 
-        def do_PATCH(self) -> None:
-            self.answer()
+    def do_GET(self) -> None:
+        self.answer()
 
-        def do_DELETE(self) -> None:
-            self.answer()
+    def do_PATCH(self) -> None:
+        self.answer()
 
-        def do_POST(self) -> None:
-            self.answer()
+    def do_DELETE(self) -> None:
+        self.answer()
 
-        def do_PUT(self) -> None:
-            self.answer()
+    def do_POST(self) -> None:
+        self.answer()
 
-        def answer(self) -> None:
-            target = urlsplit(self.path)
-            length = int(self.given.get("content-length", ["0"])[0])
-            body = json.loads(self.rfile.read(length)) if length else None
-            query = parse_qs(target.query)
-            request = Request(self.command, target.path, query, self.given, body)
-            self.request_now = request
-            server.requests.append(request)
-            server.seen(request)
-            fault = server.fault(self.command, self.path)
-            match = _PATH.fullmatch(target.path)
-            if fault:
-                if fault.done and match and self.command == "DELETE":
-                    of = server.kind_of(match["root"], match["plural"]) or ""
-                    server.delete((of, match["namespace"], match["name"]), False)
-                elif fault.done and match and body:
-                    key = (resource_key(body), match["namespace"], body["metadata"]["name"])
-                    if self.command == "POST":
-                        server.create(key, body)
-                    else:
-                        server.apply(key, body, query["fieldManager"][0], True, False)
-                self.misbehave(fault)
-                return
-            if target.path.count("/") == 4 and target.path.startswith("/api/v1/namespaces/"):
-                space = target.path.rpartition("/")[2]
-                self.object_or_404(server.get("Namespace", "", space), "namespaces", space)
-            elif match and (kind := server.kind_of(match["root"], match["plural"])):
-                first = {key: values[0] for key, values in query.items()}
-                self.serve(kind, match, first, query, body)
+    def do_PUT(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        target = urlsplit(self.path)
+        length = int(self.given.get("content-length", ["0"])[0])
+        body = json.loads(self.rfile.read(length)) if length else None
+        query = parse_qs(target.query)
+        request = Request(self.command, target.path, query, self.given, body)
+        self.request_now = request
+        self.api.requests.append(request)
+        self.api.seen(request)
+        fault = self.api.fault(self.command, self.path)
+        match = _PATH.fullmatch(target.path)
+        if fault:
+            if fault.done and match:
+                self.write_unanswered(match, query, body)
+            self.misbehave(fault)
+            return
+        if target.path.count("/") == 4 and target.path.startswith("/api/v1/namespaces/"):
+            space = target.path.rpartition("/")[2]
+            self.object_or_404(self.api.get("Namespace", "", space), "namespaces", space)
+        elif match and (kind := self.api.kind_of(match["root"], match["plural"])):
+            first = {key: values[0] for key, values in query.items()}
+            self.serve(kind, match, first, query, body)
+        else:
+            self.text(404, "404 page not found\n")
+
+    def write_unanswered(self, match: re.Match[str], query: Any, body: Any) -> None:
+        """Do what the request asks for; the client does not get the response."""
+        if self.command == "DELETE":
+            of = self.api.kind_of(match["root"], match["plural"]) or ""
+            self.api.delete((of, match["namespace"], match["name"]), False)
+        elif body:
+            key = (resource_key(body), match["namespace"], body["metadata"]["name"])
+            if self.command == "POST":
+                self.api.create(key, body)
             else:
-                self.text(404, "404 page not found\n")
+                self.api.apply(key, body, query["fieldManager"][0], True, False)
 
-        def misbehave(self, fault: Fault) -> None:
-            if fault.status > 0:
-                if fault.body and not fault.body.startswith("{"):
-                    self.text(fault.status, fault.body, fault.headers)
-                else:
-                    status = _status(fault.status, f"told to answer {fault.status}")
-                    found = json.loads(fault.body or "null") or status
-                    self.json(fault.status, found, headers=fault.headers)
+    def misbehave(self, fault: Fault) -> None:
+        if fault.status > 0:
+            if fault.body and not fault.body.startswith("{"):
+                self.text(fault.status, fault.body, fault.headers)
+            else:
+                status = _status(fault.status, f"told to answer {fault.status}")
+                found = json.loads(fault.body or "null") or status
+                self.json(fault.status, found, headers=fault.headers)
+            return
+        if fault.status < 0:
+            self.api._stopping.wait()
+        self.close_connection = True
+        self.connection.close()
+
+    def serve(  # noqa: C901 - every kind of request
+        self, kind: str, match: re.Match[str], first: dict[str, str], query: Any, body: Any
+    ) -> None:
+        namespace, name = match["namespace"], match["name"]
+        # A list of one name needs a right to that name only.
+        one = first.get("fieldSelector", "").partition("metadata.name=")[2]
+        for verb in self.verbs(kind, match, first):
+            of = f"{kind}/{match['sub']}" if match["sub"] else kind
+            if not self.api.permits(verb, of, namespace or "", name or one):
+                self.json(403, _status(403, f"cannot {verb} {match['plural']}"))
                 return
-            if fault.status < 0:
-                server._stopping.wait()
+        if match["sub"] == "log":
+            self.text(200, self.api.logs.get((namespace, name), ""))
+        elif match["sub"] == "exec":
+            self.exec(namespace, name, first["container"], query["command"])
+        elif match["sub"] == "portforward":
+            self.forward(namespace, name, int(first["ports"]))
+        elif self.command == "POST":
+            key = (kind, namespace or "", body["metadata"]["name"])
+            self.json(*self.api.create(key, body))
+        elif self.command == "PUT":
+            self.json(*self.api.update((kind, namespace or "", name), body))
+        elif name is None and "watch" in first:
+            self.watch(kind, namespace, first)
+        elif name is None:
+            version = match["root"].removeprefix("apis/").removeprefix("api/")
+            self.list_objects(kind, version, namespace, first)
+        elif self.command == "GET":
+            self.object_or_404(self.api.get(kind, namespace or "", name), match["plural"], name)
+        elif self.command == "DELETE":
+            self.delete((kind, namespace or "", name), match["plural"], body)
+        else:
+            self.patch((kind, namespace or "", name), first, body)
+
+    def list_objects(
+        self, kind: str, version: str, namespace: str | None, first: dict[str, str]
+    ) -> None:
+        now = str(self.api.version)
+        items = self.api.listed(kind, namespace, first.get("labelSelector", ""))
+        items = [i for i in items if _chosen(first.get("fieldSelector", ""), i)]
+        for item in items:
+            item.pop("kind"), item.pop("apiVersion")
+        listed = {"kind": f"{kind}List", "apiVersion": version, "items": items}
+        self.json(200, {**listed, "metadata": {"resourceVersion": now}})
+
+    def delete(self, key: Key, plural: str, body: Any) -> None:
+        wanted = (body or {}).get("preconditions") or {}
+        found = (self.api.get(*key) or {"metadata": wanted})["metadata"]
+        if wrong := [each for each, value in wanted.items() if found[each] != value]:
+            self.json(409, _status(409, f"Precondition failed: {wrong[0]}"))
+            return
+        there = self.api.delete(key, self.request_now.dry_run)
+        done = {"kind": "Status", "status": "Success"} if there else None
+        self.object_or_404(done, plural, key[2])
+
+    def patch(self, key: Key, first: dict[str, str], body: Any) -> None:
+        manager = first["fieldManager"]
+        if self.given["content-type"] == ["application/merge-patch+json"]:
+            self.json(*self.api.merge(key, body, manager))
+            return
+        force = first.get("force") == "true"
+        code, result = self.api.apply(key, body, manager, force, self.request_now.dry_run)
+        self.json(code, result, self.api.warnings.get(key[0], ()))
+
+    def verbs(self, kind: str, match: re.Match[str], first: dict[str, str]) -> list[str]:
+        """The verbs that authorization checks; a server-side apply may create."""
+        key = (kind, match["namespace"] or "", match["name"])
+        if match["sub"] == "portforward":
+            # `get` until Kubernetes 1.34, `create` from 1.35.
+            return ["get", "create"]
+        if self.command == "PATCH":
+            # Only an apply creates an object; a merge patch of a missing one is a 404.
+            merges = self.given["content-type"] == ["application/merge-patch+json"]
+            return ["patch"] if merges or self.api.get(*key) else ["patch", "create"]
+        if self.command == "GET" and not match["name"]:
+            return ["watch" if "watch" in first else "list"]
+        verbs = {"GET": "get", "POST": "create", "PUT": "update", "DELETE": "delete"}
+        return [verbs[self.command]]
+
+    def watch(self, kind: str, namespace: str | None, first: dict[str, str]) -> None:
+        """One event a line, in chunks, until the time is over or the connection is cut."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.flush()
+        with self.api._lock:
+            self.api._watches.append(self.connection)
+        since = int(first["resourceVersion"])
+        try:
+            while not self.api._stopping.is_set():
+                try:
+                    changes = self.api.changes(kind, since, 0.2)
+                except IndexError:
+                    self.event({"type": "ERROR", "object": _status(410, "too old")})
+                    raise ConnectionError from None
+                for since, event, manifest in changes:  # noqa: B007
+                    seen = self.seen(namespace, first, event, manifest)
+                    if seen:
+                        self.event({"type": seen, "object": manifest})
+                with self.api._lock:
+                    if self.connection not in self.api._watches:
+                        raise ConnectionError
+        finally:
+            with self.api._lock:
+                if self.connection in self.api._watches:
+                    self.api._watches.remove(self.connection)
             self.close_connection = True
-            self.connection.close()
 
-        def serve(  # noqa: C901 - every kind of request
-            self, kind: str, match: re.Match[str], first: dict[str, str], query: Any, body: Any
-        ) -> None:
-            namespace, name = match["namespace"], match["name"]
-            dry_run = self.request_now.dry_run
-            # A list of one name needs a right to that name only.
-            one = first.get("fieldSelector", "").partition("metadata.name=")[2]
-            for verb in self.verbs(kind, match, first):
-                of = f"{kind}/{match['sub']}" if match["sub"] else kind
-                if not server.permits(verb, of, namespace or "", name or one):
-                    self.json(403, _status(403, f"cannot {verb} {match['plural']}"))
-                    return
-            if match["sub"] == "log":
-                self.text(200, server.logs.get((namespace, name), ""))
-            elif match["sub"] == "exec":
-                self.exec(namespace, name, first["container"], query["command"])
-            elif match["sub"] == "portforward":
-                self.forward(namespace, name, int(first["ports"]))
-            elif self.command == "POST":
-                key = (kind, namespace or "", body["metadata"]["name"])
-                self.json(*server.create(key, body))
-            elif self.command == "PUT":
-                self.json(*server.update((kind, namespace or "", name), body))
-            elif name is None and "watch" in first:
-                self.watch(kind, namespace, first)
-            elif name is None:
-                now = str(server.version)
-                items = server.listed(kind, namespace, first.get("labelSelector", ""))
-                items = [i for i in items if _chosen(first.get("fieldSelector", ""), i)]
-                for item in items:
-                    item.pop("kind"), item.pop("apiVersion")
-                version = match["root"].removeprefix("apis/").removeprefix("api/")
-                listed = {"kind": f"{kind}List", "apiVersion": version, "items": items}
-                self.json(200, {**listed, "metadata": {"resourceVersion": now}})
-            elif self.command == "GET":
-                self.object_or_404(server.get(kind, namespace or "", name), match["plural"], name)
-            elif self.command == "DELETE":
-                key = (kind, namespace or "", name)
-                wanted = (body or {}).get("preconditions") or {}
-                found = (server.get(*key) or {"metadata": wanted})["metadata"]
-                if wrong := [each for each, value in wanted.items() if found[each] != value]:
-                    self.json(409, _status(409, f"Precondition failed: {wrong[0]}"))
-                    return
-                there = server.delete(key, dry_run)
-                self.object_or_404(
-                    {"kind": "Status", "status": "Success"} if there else None,
-                    match["plural"],
-                    name,
-                )
-            else:
-                force = first.get("force") == "true"
-                key = (kind, namespace or "", name)
-                manager = first["fieldManager"]
-                if self.given["content-type"] == ["application/merge-patch+json"]:
-                    self.json(*server.merge(key, body, manager))
-                    return
-                code, result = server.apply(key, body, manager, force, dry_run)
-                self.json(code, result, server.warnings.get(kind, ()))
+    def event(self, event: Manifest) -> None:
+        line = json.dumps(event).encode() + b"\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+        self.wfile.flush()
 
-        def verbs(self, kind: str, match: re.Match[str], first: dict[str, str]) -> list[str]:
-            """The verbs that authorization checks; a server-side apply may create."""
-            key = (kind, match["namespace"] or "", match["name"])
-            if match["sub"] == "portforward":
-                # `get` until Kubernetes 1.34, `create` from 1.35.
-                return ["get", "create"]
-            if self.command == "PATCH":
-                # Only an apply creates an object; a merge patch of a missing one is a 404.
-                merges = self.given["content-type"] == ["application/merge-patch+json"]
-                return ["patch"] if merges or server.get(*key) else ["patch", "create"]
-            if self.command == "GET" and not match["name"]:
-                return ["watch" if "watch" in first else "list"]
-            verbs = {"GET": "get", "POST": "create", "PUT": "update", "DELETE": "delete"}
-            return [verbs[self.command]]
+    def seen(
+        self, namespace: str | None, first: dict[str, str], event: str, manifest: Manifest
+    ) -> str:
+        """The event as a watch sends it: an object that no longer matches is deleted."""
+        metadata = manifest["metadata"]
+        if namespace not in (None, metadata.get("namespace")):
+            return ""
+        if not _chosen(first.get("fieldSelector", ""), manifest):
+            return ""
+        if _matches(first.get("labelSelector", ""), metadata.get("labels") or {}):
+            return event
+        return "DELETED" if event == "MODIFIED" else ""
 
-        def watch(self, kind: str, namespace: str | None, first: dict[str, str]) -> None:
-            """One event a line, in chunks, until the time is over or the connection is cut."""
-            self.send_response(200)
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            self.wfile.flush()
-            with server._lock:
-                server._watches.append(self.connection)
-            since = int(first["resourceVersion"])
-            try:
-                while not server._stopping.is_set():
-                    try:
-                        changes = server.changes(kind, since, 0.2)
-                    except IndexError:
-                        self.event({"type": "ERROR", "object": _status(410, "too old")})
-                        raise ConnectionError from None
-                    for since, event, manifest in changes:  # noqa: B007
-                        seen = self.seen(namespace, first, event, manifest)
-                        if seen:
-                            self.event({"type": seen, "object": manifest})
-                    with server._lock:
-                        if self.connection not in server._watches:
-                            raise ConnectionError
-            finally:
-                with server._lock:
-                    if self.connection in server._watches:
-                        server._watches.remove(self.connection)
-                self.close_connection = True
+    def object_or_404(self, found: Manifest | None, plural: str, name: str) -> None:
+        if found is None:
+            self.json(404, _status(404, f'{plural} "{name}" not found', name=name, kind=plural))
+        else:
+            self.json(200, found)
 
-        def event(self, event: Manifest) -> None:
-            line = json.dumps(event).encode() + b"\n"
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
-            self.wfile.flush()
+    def json(self, code: int, value: Any, warnings: Any = (), headers: Any = None) -> None:
+        self.text(
+            code,
+            json.dumps(value),
+            {"Content-Type": "application/json", **(headers or {})},
+            [f'299 - "{text}"' for text in warnings],
+        )
 
-        def seen(
-            self, namespace: str | None, first: dict[str, str], event: str, manifest: Manifest
-        ) -> str:
-            """The event as a watch sends it: an object that no longer matches is deleted."""
-            metadata = manifest["metadata"]
-            if namespace not in (None, metadata.get("namespace")):
-                return ""
-            if not _chosen(first.get("fieldSelector", ""), manifest):
-                return ""
-            if _matches(first.get("labelSelector", ""), metadata.get("labels") or {}):
-                return event
-            return "DELETED" if event == "MODIFIED" else ""
+    def text(self, code: int, text: str, headers: Any = None, warnings: Any = ()) -> None:
+        data = text.encode()
+        self.send_response(code)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        for warning in warnings:
+            self.send_header("Warning", warning)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
-        def object_or_404(self, found: Manifest | None, plural: str, name: str) -> None:
-            if found is None:
-                self.json(404, _status(404, f'{plural} "{name}" not found', name=name, kind=plural))
-            else:
-                self.json(200, found)
+    def exec(self, namespace: str, pod: str, container: str, command: list[str]) -> None:
+        """The server's side of a websocket with subprotocol v5.channel.k8s.io."""
+        if self.api.get("Pod", namespace, pod) is None:
+            self.object_or_404(None, "pods", pod)
+            return
+        self.upgrade("v5.channel.k8s.io")
+        result = self.api.run(namespace, pod, container, command)
+        if result.hangs:
+            self.api._stopping.wait()
+            return
+        for channel, text in ((1, result.stdout), (2, result.stderr)):
+            for piece in _pieces(text.encode()):
+                self.frame(2, bytes([channel]) + piece)
+        if result.cut:
+            return
+        self.frame(2, b"\x03" + (result.status or json.dumps(_exit(result))).encode())
+        self.frame(8, (1000).to_bytes(2, "big"))
+        with contextlib.suppress(OSError):
+            self.rfile.read(2)
 
-        def json(self, code: int, value: Any, warnings: Any = (), headers: Any = None) -> None:
-            self.text(
-                code,
-                json.dumps(value),
-                {"Content-Type": "application/json", **(headers or {})},
-                [f'299 - "{text}"' for text in warnings],
-            )
+    def upgrade(self, protocol: str) -> None:
+        """Take a websocket's handshake."""
+        key = self.given["sec-websocket-key"][0] + _WEBSOCKET_GUID
+        digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
+        accept = base64.b64encode(digest).decode()
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", accept)
+        self.send_header("Sec-WebSocket-Protocol", protocol)
+        self.end_headers()
+        self.close_connection = True
 
-        def text(self, code: int, text: str, headers: Any = None, warnings: Any = ()) -> None:
-            data = text.encode()
-            self.send_response(code)
-            for key, value in (headers or {}).items():
-                self.send_header(key, value)
-            for warning in warnings:
-                self.send_header("Warning", warning)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def forward(self, namespace: str, pod: str, port: int) -> None:
+        """The server's side of a websocket with subprotocol v4.channel.k8s.io.
 
-        def exec(self, namespace: str, pod: str, container: str, command: list[str]) -> None:
-            """The server's side of a websocket with subprotocol v5.channel.k8s.io."""
-            if server.get("Pod", namespace, pod) is None:
-                self.object_or_404(None, "pods", pod)
-                return
-            self.upgrade("v5.channel.k8s.io")
-            result = server.run(namespace, pod, container, command)
-            if result.hangs:
-                server._stopping.wait()
-                return
-            for channel, text in ((1, result.stdout), (2, result.stderr)):
-                for piece in _pieces(text.encode()):
-                    self.frame(2, bytes([channel]) + piece)
-            if result.cut:
-                return
-            self.frame(2, b"\x03" + (result.status or json.dumps(_exit(result))).encode())
+        A node that cannot connect says so on the second channel and closes, as containerd does.
+        """
+        if self.api.get("Pod", namespace, pod) is None:
+            self.object_or_404(None, "pods", pod)
+            return
+        self.upgrade("v4.channel.k8s.io")
+        self.api.forwards += 1
+        for channel in (0, 1):
+            self.frame(2, bytes([channel]) + port.to_bytes(2, "little"))
+        near, far = socket.socketpair()
+        ask = functools.partial(self.api.run, namespace, pod, "istio-proxy")
+        threading.Thread(target=_Admin, args=(far, ask), daemon=True).start()
+        back = threading.Thread(target=self.relay, args=(near, port), daemon=True)
+        back.start()
+        with near, contextlib.suppress(OSError):
+            while (message := self.message()) is not None:
+                near.sendall(message[1:])
+            near.shutdown(socket.SHUT_RDWR)
+        back.join()
+
+    def relay(self, near: socket.socket, port: int) -> None:
+        """Send the data of a port as messages until it closes."""
+        with contextlib.suppress(OSError):
+            while data := near.recv(32_768):
+                if data.startswith(_REFUSES):
+                    why = data.removeprefix(_REFUSES)
+                    text = f"error forwarding port {port} to pod x, uid : ".encode() + why
+                    self.frame(2, b"\x01" + text)
+                    break
+                self.frame(2, b"\x00" + data)
             self.frame(8, (1000).to_bytes(2, "big"))
-            with contextlib.suppress(OSError):
-                self.rfile.read(2)
+            self.connection.shutdown(socket.SHUT_RD)
 
-        def upgrade(self, protocol: str) -> None:
-            """Take a websocket's handshake."""
-            key = self.given["sec-websocket-key"][0] + _WEBSOCKET_GUID
-            digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
-            accept = base64.b64encode(digest).decode()
-            self.send_response(101)
-            self.send_header("Upgrade", "websocket")
-            self.send_header("Connection", "Upgrade")
-            self.send_header("Sec-WebSocket-Accept", accept)
-            self.send_header("Sec-WebSocket-Protocol", protocol)
-            self.end_headers()
-            self.close_connection = True
+    def message(self) -> bytes | None:
+        """The next message of a websocket's client; None at its end."""
+        head = self.rfile.read(2)
+        if len(head) < 2 or head[0] & 15 == 8:
+            return None
+        size = head[1] & 127
+        if size > 125:
+            size = int.from_bytes(self.rfile.read(2 if size == 126 else 8), "big")
+        mask, data = self.rfile.read(4), self.rfile.read(size)
+        return bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
 
-        def forward(self, namespace: str, pod: str, port: int) -> None:
-            """The server's side of a websocket with subprotocol v4.channel.k8s.io.
-
-            A node that cannot connect says so on the second channel and closes, as containerd does.
-            """
-            if server.get("Pod", namespace, pod) is None:
-                self.object_or_404(None, "pods", pod)
-                return
-            self.upgrade("v4.channel.k8s.io")
-            server.forwards += 1
-            for channel in (0, 1):
-                self.frame(2, bytes([channel]) + port.to_bytes(2, "little"))
-            near, far = socket.socketpair()
-            ask = functools.partial(server.run, namespace, pod, "istio-proxy")
-            threading.Thread(target=_Admin, args=(far, ask), daemon=True).start()
-            back = threading.Thread(target=self.relay, args=(near, port), daemon=True)
-            back.start()
-            with near, contextlib.suppress(OSError):
-                while (message := self.message()) is not None:
-                    near.sendall(message[1:])
-                near.shutdown(socket.SHUT_RDWR)
-            back.join()
-
-        def relay(self, near: socket.socket, port: int) -> None:
-            """Send the data of a port as messages until it closes."""
-            with contextlib.suppress(OSError):
-                while data := near.recv(32_768):
-                    if data.startswith(_REFUSES):
-                        why = data.removeprefix(_REFUSES)
-                        text = f"error forwarding port {port} to pod x, uid : ".encode() + why
-                        self.frame(2, b"\x01" + text)
-                        break
-                    self.frame(2, b"\x00" + data)
-                self.frame(8, (1000).to_bytes(2, "big"))
-                self.connection.shutdown(socket.SHUT_RD)
-
-        def message(self) -> bytes | None:
-            """The next message of a websocket's client; None at its end."""
-            head = self.rfile.read(2)
-            if len(head) < 2 or head[0] & 15 == 8:
-                return None
-            size = head[1] & 127
-            if size > 125:
-                size = int.from_bytes(self.rfile.read(2 if size == 126 else 8), "big")
-            mask, data = self.rfile.read(4), self.rfile.read(size)
-            return bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
-
-        def frame(self, opcode: int, data: bytes) -> None:
-            size = len(data)
-            head = bytes([0x80 | opcode])
-            if size < 126:
-                head += bytes([size])
-            elif size < 65_536:
-                head += bytes([126]) + size.to_bytes(2, "big")
-            else:
-                head += bytes([127]) + size.to_bytes(8, "big")
-            self.wfile.write(head + data)
-
-    return Handler
+    def frame(self, opcode: int, data: bytes) -> None:
+        size = len(data)
+        head = bytes([0x80 | opcode])
+        if size < 126:
+            head += bytes([size])
+        elif size < 65_536:
+            head += bytes([126]) + size.to_bytes(2, "big")
+        else:
+            head += bytes([127]) + size.to_bytes(8, "big")
+        self.wfile.write(head + data)
 
 
 class _Admin(BaseHTTPRequestHandler):
