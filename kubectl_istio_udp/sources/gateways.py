@@ -54,8 +54,8 @@ def exposure_key(gateway: Key) -> Key:
 def child_key(gateway: Key) -> Key:
     """The (namespace, name) of the Gateway of class istio that is created for a Gateway.
 
-    istiod appends a dash and the class to the names of its objects, which must be DNS labels. That
-    of the Service must begin with a letter.
+    istiod appends a dash and the class to the names of its objects, which must be DNS labels. The
+    Service's name must begin with a letter.
     """
     first = "" if gateway[1][:1].isalpha() else "gateway-"
     return _made_key(gateway, "udp", LONGEST_LABEL - len(f"-{ISTIO_CLASS}"), first)

@@ -47,10 +47,10 @@ def test_repeated_requests_and_withdrawals_rarely_change_the_gateways(running: R
     for number in range(10):
         gateway = "edge" if number % 2 else "istio-ingressgateway"
         running.server.put(annotated(options={"gateway": gateway}))
-        time.sleep(0.1)
+        running.quiet()
         if number % 3 == 0:
             running.server.put(builders.service())
-            time.sleep(0.1)
+            running.quiet()
     running.server.put(annotated(options={"gateway": "edge"}))
     until(lambda: controller.states() == {"waiting": 1})
     made = [w for w in running.server.writes() if "POST" in w and "envoyfilters" in w]
@@ -115,10 +115,10 @@ def test_a_new_leader_waits_again_before_it_deletes(running: Running) -> None:
     running.server.remove("Service", "default", "coredns")
     until(lambda: not controller.caches.intent(key))
     assert reconcile(controller, key).again
-    time.sleep(0.1)
+    running.clock.move(0.1)
     controller._reconciler.begin()
     assert reconcile(controller, key).again
-    assert running.filter()
+    assert running.companion()
 
 
 def test_continued_changes_wait_longer_each_time() -> None:
