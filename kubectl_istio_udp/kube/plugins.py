@@ -71,14 +71,14 @@ def run(login: Login) -> PluginCredentials:
     if plugin is None:
         raise AssertionError("a user with a plugin")
     interactive = _interactive(plugin)
-    spec: dict[str, Any] = {"interactive": interactive}
-    if plugin.cluster_info:
-        spec["cluster"] = _cluster_info(login.cluster)
+    about = {"cluster": _cluster_info(login.cluster)} if plugin.cluster_info else {}
+    spec = {**about, "interactive": interactive}
     info = {"kind": _KIND, "apiVersion": plugin.api_version, "spec": spec}
     environment = {
         **os.environ,
         **_environment(plugin),
-        "KUBERNETES_EXEC_INFO": json.dumps(info),
+        # As kubectl writes it, for plugins that are shell scripts and search the text.
+        "KUBERNETES_EXEC_INFO": json.dumps(info, separators=(",", ":"), ensure_ascii=False),
     }
     try:
         done = subprocess.run(

@@ -116,8 +116,9 @@ def expiring(time: str) -> dict[str, Any]:
 
 TOKEN_SCRIPT = printing('{"token": "from-plugin"}')
 TOLD_SCRIPT = """#!/bin/sh
-case $(echo "$KUBERNETES_EXEC_INFO" | tr -d ' ') in
-*'"cluster":{'*'"server":"https://'*) told=told ;;
+kind='"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1"'
+case $KUBERNETES_EXEC_INFO in
+"{$kind,"'"spec":{"cluster":{"server":"https://'*) told=told ;;
 esac
 cat <<E
 {"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1",
