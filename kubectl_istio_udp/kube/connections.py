@@ -144,19 +144,33 @@ def connect(host: str, port: int, options: Iterable[Any], timeout: float | None)
                         continue
                 left = max(0.0, end - time.monotonic())
                 pause = min(left, _NEXT_ADDRESS_SECONDS) if waiting else left
-                for key, _ in selector.select(None if pause == math.inf else pause):
-                    found: Any = selector.unregister(key.fileobj).fileobj
-                    if not (code := found.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
-                        found.settimeout(timeout)
-                        return found  # type: ignore[no-any-return]
-                    found.close()
-                    failures.append(OSError(code, os.strerror(code)))
+                connected = _first_connected(selector, pause, failures)
+                if connected is not None:
+                    connected.settimeout(timeout)
+                    return connected
                 if time.monotonic() >= end:
                     raise TimeoutError("timed out")
         finally:
             for key in tuple(selector.get_map().values()):
                 key.fileobj.close()  # type: ignore[union-attr]
     raise failures[0]
+
+
+def _first_connected(
+    selector: selectors.BaseSelector, seconds: float, failures: list[OSError]
+) -> socket.socket | None:
+    """The first socket that connects within these seconds; None if none does.
+
+    Sockets that fail are closed, and their errors added to `failures`.
+    """
+    for key, _ in selector.select(None if seconds == math.inf else seconds):
+        found: Any = selector.unregister(key.fileobj).fileobj
+        code = found.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code:
+            return found  # type: ignore[no-any-return]
+        found.close()
+        failures.append(OSError(code, os.strerror(code)))
+    return None
 
 
 def _begin(address: _Address, options: Iterable[Any]) -> Socket:
