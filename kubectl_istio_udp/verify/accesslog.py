@@ -94,20 +94,31 @@ def verify_access_log(
             note(f"this takes {seconds:g}s: {wanted} lines, one every {spec.every}")
         progress(f"holding a connection to {target.address}:{target.port} for {seconds:g}s")
         begun = time.monotonic()
-        found: dict[_Side, tuple[Line, ...]] = {side: () for side in sides}
-        with held(api, pod, target, seconds) as connection:
-            while not connection.ended.is_set():
-                since = math.ceil(time.monotonic() - begun) + 1
-                found = {s: _lines(proxy_log(api, s.proxy, since), s) for s in sides}
-                if _enough(found, wanted):
-                    break
-                if time.monotonic() - begun > seconds:
-                    break
-                connection.ended.wait(api.waits.log_poll)
-        if connection.problem:
-            raise connection.problem
+        found = _watch_lines(api, pod, target, sides, wanted, seconds)
     progress.clear()
     return _judge(spec, found, ended_early=time.monotonic() - begun < spec.every.seconds)
+
+
+def _watch_lines(
+    api: Api, pod: ToolPod, target: Target, sides: Sequence[_Side], wanted: int, seconds: float
+) -> dict[_Side, tuple[Line, ...]]:
+    """Hold a connection until each side has as many lines as wanted, or these seconds are over.
+
+    Raises:
+        ClusterError: the connection could not be held.
+    """
+    begun = time.monotonic()
+    found: dict[_Side, tuple[Line, ...]] = {side: () for side in sides}
+    with held(api, pod, target, seconds) as connection:
+        while not connection.ended.is_set():
+            since = math.ceil(time.monotonic() - begun) + 1
+            found = {s: _lines(proxy_log(api, s.proxy, since), s) for s in sides}
+            if _enough(found, wanted) or time.monotonic() - begun > seconds:
+                break
+            connection.ended.wait(api.waits.log_poll)
+    if connection.problem:
+        raise connection.problem
+    return found
 
 
 def _enough(found: Mapping[_Side, tuple[Line, ...]], wanted: int) -> bool:
