@@ -428,7 +428,7 @@ def reachable(port: int) -> bool:
 
 
 def listeners() -> int:
-    """How many listeners Envoy has."""
+    """The number of Envoy's listeners."""
     return len(asked("listeners").splitlines())
 
 
@@ -526,7 +526,7 @@ def measure(
         arrivals = Arrivals(api)
         arrivals.cache.start()
         arrivals.cache.wait_synced(30)
-        # Until istiod and Envoy have it all, they would be timed and not what follows.
+        # Wait until istiod and Envoy have everything; otherwise their start would be measured.
         wait_until("all in Envoy", lambda: listeners() >= wanted.services, 120)
         wait_until("istiod's own writes", Quiet(api), 300)
         _, size = proxies.listeners_and_size(api, GATEWAY_NAMESPACE, gateway_pod)

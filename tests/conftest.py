@@ -14,7 +14,7 @@ settings.load_profile("repeatable")
 
 
 def pytest_configure() -> None:
-    """Undo what a shell that starts the tests in the background does: it has them ignored.
+    """Accept SIGINT, which a shell that starts the tests in the background has ignored.
 
     The plugin respects that, as a program should; the tests that interrupt it need the contrary.
     """

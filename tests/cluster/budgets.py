@@ -20,7 +20,7 @@ _SLOWEST_SECONDS = 400.0
 
 @dataclass
 class Edge:
-    """A gateway for this test only.
+    """A gateway that only this test uses.
 
     Attributes:
         space: where it is.

@@ -68,7 +68,7 @@ def run(*words: str, stdin: str | None = None, seconds: float = COMMAND_SECONDS)
 
 @functools.cache
 def _preloaded() -> Preloaded | None:
-    """What runs commands in forks; None where the plugin on PATH is not the one of this Python."""
+    """The process that runs commands in forks; None if the plugin on PATH is of another Python."""
     found = shutil.which("kubectl-istio_udp")
     if found is None or Path(found).parent != Path(sys.executable).parent:
         return None
@@ -265,7 +265,7 @@ def dns_server(
 def service(
     name: str, ports: tuple[int, ...] = (53,), app: str | None = None, **spec: Any
 ) -> dict[str, Any]:
-    """A Service with UDP ports, annotated with what its server answers."""
+    """A Service with UDP ports, annotated with a query that its server answers."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -283,7 +283,7 @@ def service(
 
 @pytest.fixture(scope="session")
 def _ports() -> Iterator[int]:
-    """Port numbers of this worker alone; a test may add up to 200 to one.
+    """Port numbers that only this worker uses; a test may add up to 200 to one.
 
     Exposures of the previous test at the next nine ports may not be deleted yet.
     """
@@ -310,7 +310,7 @@ def start_load_pod(namespace: str) -> None:
                     "name": "load",
                     "image": LOAD_IMAGE,
                     "command": ["sleep", "infinity"],
-                    # Its clients' ports are its own, below the ephemeral ones.
+                    # Its clients use ports below the ephemeral ones.
                     "securityContext": {"runAsUser": 0},
                 }
             ],

@@ -65,7 +65,7 @@ def _uninstall(gateway: str) -> None:
 
 
 def leader() -> str:
-    """The pod that leads, "" while none does."""
+    """The leading pod; "" if there is none."""
     lease = run("kubectl", "get", "lease", "-n", NAMESPACE, LEASE, "-o", "yaml")
     spec = yaml.safe_load(lease.out)["spec"] if lease.code == 0 else {}
     holder = str(spec.get("holderIdentity") or "")
@@ -163,7 +163,7 @@ class Switch:
         self.space.apply(piece)
 
     def answers(self) -> str:
-        """The server that answers through all exposures now; "" if they differ, or none does."""
+        """The server that answers through all exposures; "" if none does, or not the same one."""
         targets = (companion(self.space, self.name), *self.others)
         found = {self._answers(*target) for target in targets}
         return found.pop() if len(found) == 1 else ""

@@ -56,7 +56,7 @@ def _set_variables(*words: str) -> None:
 
 
 def _is_asked() -> bool:
-    """Whether istiod's webhook answers several times in a row, the former one being gone."""
+    """Whether the new istiod's webhook answers several times in a row."""
     pods = get("pods", "-n", "istio-system", "-l", "app=istiod")["items"]
     words = ("kubectl", "apply", "--dry-run=server", "-n", "istio-system", "-f", "-")
     empty = {

@@ -54,7 +54,7 @@ class Tenant(Space):
         return kubectl(*words, "-n", self.name, "--as", self.user, stdin=stdin, ok=ok)
 
     def make(self, *manifests: dict[str, Any]) -> None:
-        """Apply manifests as the tenant; server-side, which any size of annotation passes."""
+        """Apply manifests as the tenant; server-side, so that annotations may have any size."""
         for manifest in manifests:
             manifest["metadata"].setdefault("namespace", self.name)
         # JSON: a megabyte of YAML takes a second to write, and kubectl as long to read.
@@ -86,7 +86,7 @@ class Tenants:
 
 @pytest.fixture(scope="module")
 def tenants(controller: str, tool: str, _ports: Iterator[int]) -> Iterator[Tenants]:
-    """Three tenants of the controller's gateway; with their namespaces go their exposures."""
+    """Three tenants of the controller's gateway; exposures are deleted with their namespaces."""
     with contextlib.ExitStack() as stack:
         made = []
         port, *_ = [next(_ports) for _ in range(2 * PORTS_EACH // PORTS_APART)]
@@ -136,7 +136,7 @@ class Victim:
         assert self.says() == self.answer
 
     def says(self) -> str:
-        """Which server answers through the gateway now."""
+        """The server that answers through the gateway."""
         namespace, _, pod = self.tenant.tool.partition("/")
         address, port = self.target
         words = ["kubectl", "exec", "-n", namespace, pod, "--"]
@@ -146,7 +146,7 @@ class Victim:
 
 @pytest.fixture
 def victim(tenants: Tenants, load_pod: LoadPod) -> Victim:
-    """Exposed by an annotation, and answering, whatever the test before did to it."""
+    """A tenant's Service that is exposed and answers again, whatever the previous test did."""
     tenant = tenants.a
     allow(tenant.name, f"{tenant.ports[0]}-{tenant.ports[-1]}")
     sessions = "kubectl-istio-udp/allow-sessions=4000"

@@ -77,7 +77,7 @@ def test_only_pods_with_the_labels_write_lines(mesh: Space) -> None:
     assert not found["client"]["inReach"] and found["client"]["lines"] == []
     outside = mesh.plugin("verify", "accesslog/app-one", "--to", "two")
     assert outside.code == 1 and "neither" in outside.out
-    # Out of reach a connection that was open for 3 s has one line, its last.
+    # A proxy that the access log does not apply to writes one line: when the connection ends.
     hold(mesh, "two", 3)
     lines = eventually("its line", lambda: tcp_lines(mesh, "two"))
     assert len(lines) == 1

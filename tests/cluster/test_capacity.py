@@ -47,7 +47,7 @@ def at_once(commands: list[Callable[[], Result]]) -> list[Result]:
 def test_three_runs_at_once_and_clients_on_all_granted_sessions(
     edge: Edge, port: int, load_pod: Load
 ) -> None:
-    """Each asks for half of the gateway: two get it. Then clients fill both to the last session."""
+    """Each requests half of the sessions: two get them. Then clients use all of them."""
     half = edge.budget() // 2
     flags = ("--max-sessions", str(half), "--idle-timeout", "60s")
     with watched(edge.space.name) as seen:
@@ -73,7 +73,7 @@ def test_three_runs_at_once_and_clients_on_all_granted_sessions(
 # Twenty runs ask one gateway pod at once, which takes both cores of a small machine.
 @pytest.mark.alone
 def test_twenty_runs_at_once(edge: Edge, port: int) -> None:
-    """Each asks for a ninth of the gateway: nine get it, at no time more; each loser says why."""
+    """Each requests a ninth of the sessions: nine get them, never more; the others say why."""
     ninth = edge.budget() // 9
     with watched(edge.space.name) as seen:
         results = at_once(
@@ -93,7 +93,7 @@ def test_twenty_runs_at_once(edge: Edge, port: int) -> None:
 
 @pytest.mark.alone
 def test_twenty_runs_for_one_name(edge: Edge, port: int) -> None:
-    """One writes it; the others say so at once, or find it done; it answers."""
+    """One writes it; the others fail at once, or find it unchanged; it answers."""
     begun = time.monotonic()
     results = at_once([lambda: edge.expose("one", port)] * 20)
     print(f"\ntwenty of one name: {time.monotonic() - begun:.1f} s")
@@ -150,7 +150,7 @@ def declared(edge: Edge) -> Iterator[None]:
 
 @pytest.mark.alone
 def test_command_line_and_controller_at_once(edge: Edge, declared: None, port: int) -> None:
-    """Ten by annotation and ten by `expose`, a ninth each: nine in all, at no time more."""
+    """Ten by annotation and ten by `expose`, a ninth each: nine in total, never more."""
     ninth = edge.budget() // 9
     for number in range(10):
         service = f"declared-{number}"
@@ -210,7 +210,7 @@ def test_command_line_and_controller_at_once(edge: Edge, declared: None, port: i
 @pytest.mark.alone
 @pytest.mark.skipif(not GROUND_RUN, reason="not in the project's own cluster")
 def test_expose_retries_on_an_overloaded_api_server(edge: Edge, port: int) -> None:
-    """The API server answers 429 with Retry-After for a while: nothing is taken back."""
+    """The API server answers 429 with Retry-After for a while: nothing is rolled back."""
     binding = f"overloaded-{edge.space.name}"
     kubectl(
         "create", "clusterrolebinding", binding, "--clusterrole=cluster-admin", f"--user={SITTER}"

@@ -57,7 +57,7 @@ def exposed(space: Space, name: str) -> tuple[str, int]:
 
 
 def all_answered(load_pod: Load, target: tuple[str, int], why: str) -> None:
-    """Fresh ports, each a session of its own, reach living pods only."""
+    """Fresh ports, each with a new session, only reach running pods."""
 
     def answered() -> bool:
         load = load_pod(*target, "--queries", "100", "--rate", "200", "--timeout", "1")
@@ -67,7 +67,7 @@ def all_answered(load_pod: Load, target: tuple[str, int], why: str) -> None:
 
 
 def settled(space: Space, name: str, replicas: int) -> None:
-    """Wait until a Deployment has exactly so many pods, the old ones gone."""
+    """Wait until a Deployment has exactly this many pods, and the old ones are gone."""
     kubectl("rollout", "status", "-n", space.name, f"deploy/{name}", "--timeout=90s")
     eventually(
         f"{replicas} pods of {name}",
@@ -119,7 +119,7 @@ def test_named_ports_that_differ_between_pods(tenant: Space, port: int, load_pod
 
 
 def test_endpoints_by_hand_and_drift(switch: Switch) -> None:
-    """A Service without selector follows its slices; what is edited or deleted comes back."""
+    """An exposure follows EndpointSlices; edited or deleted objects are restored."""
     switch.point("b")
     switch.wait("b")
     space = switch.space
@@ -175,7 +175,7 @@ def test_two_requests_for_one_port(tenant: Space, port: int, load_pod: Load) -> 
 
 
 def test_a_tenant_gets_only_what_is_allowed(tenant: Space, port: int) -> None:
-    """Ports of others, and what is hostile: an Event, no object; what was allowed may be ended."""
+    """Others' ports and hostile requests get an Event and no object; a permission may end."""
     tenant.apply(*dns_server())
     beyond = [f"{port + 20}:53", f"{port}:53,80:53", "all"]
     hostile = [
@@ -205,7 +205,7 @@ def test_a_tenant_gets_only_what_is_allowed(tenant: Space, port: int) -> None:
 
 
 def write_as_version_1(space: Space, name: str) -> None:
-    """Make what was declared what the version before would have made, its controller being away.
+    """Replace a declared exposure by what the previous version would have written.
 
     It listed endpoints beside the Service, under a host that can be guessed.
     """
@@ -226,7 +226,7 @@ def write_as_version_1(space: Space, name: str) -> None:
 def test_an_annotated_exposure_of_version_1_is_migrated(
     tenant: Space, port: int, load_pod: Load
 ) -> None:
-    """It is shown and answers before; afterwards it is where tenants cannot write."""
+    """It is shown and answers before; afterwards its list is where tenants cannot write."""
     tenant.apply(*dns_server(replicas=2))
     request_exposure(tenant, "dns", f"{port}:53")
     target = exposed(tenant, "dns")

@@ -51,7 +51,7 @@ from test_udproute import backend, gateway, listener, programmed, route
 
 __all__ = ["controller"]
 GROUND_RUN = os.environ.get("E2E_GROUND_RUN", "")
-# They kill the control plane, which only the project's own cluster allows.
+# The tests kill the control plane, which is only possible on the project's own cluster.
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.skipif(not GROUND_RUN, reason="not in the project's own cluster"),
@@ -60,9 +60,9 @@ pytestmark = [
 RATE = 25
 # The port of the route that only leads to one server, counted from the switch's.
 STEADY = 7
-# Who takes the controller's only seat at the API server.
+# The user that occupies the controller's only seat at the API server.
 SITTER = "sitter"
-# Every fault's end must be forgotten after so long.
+# Every fault must have no effect any more after this many seconds.
 WITHIN = 30.0
 ETCD = "http://127.0.0.1:2379"
 
@@ -187,7 +187,7 @@ def test_api_server_killed(switch: Switch, load_pod: LoadPod) -> None:
 
 
 def test_leader_killed_in_a_burst_of_changes(switch: Switch, load_pod: LoadPod) -> None:
-    """SIGKILL: the other takes over within the lease, and what was half done is done."""
+    """SIGKILL: the other one takes over within the Lease's duration and finishes the changes."""
     space, first = switch.space, leader()
     _, port = companion(space, switch.name)
     pod = next(p for p in replicas() if p["metadata"]["name"] == first)
@@ -224,7 +224,7 @@ def test_graceful_handover(switch: Switch) -> None:
 
 
 def test_network_cut_between_controller_and_api_server(switch: Switch, load_pod: LoadPod) -> None:
-    """Packets are dropped, both ways, for both replicas."""
+    """Packets are dropped in both directions, for both replicas."""
     addresses = [pod["status"]["podIP"] for pod in replicas()]
     rules = [
         rule
@@ -303,7 +303,7 @@ class Way:
         self._start(self._accept, server, (target.hostname, target.port))
 
     def hang(self) -> None:
-        """From now on nothing passes of the connections that there are; new ones pass."""
+        """Freeze the existing connections; new ones pass."""
         for passing in self._passing:
             passing.clear()
 
@@ -482,7 +482,7 @@ def _applied(*manifests: dict[str, Any]) -> Iterator[None]:
 
 
 def test_no_fault_leaves_a_trace(controller: str) -> None:
-    """After all of these: no internal error happened, and all replicas are ready."""
+    """After all these tests there was no internal error, and all replicas are ready."""
     assert "internal error" not in logs()
     statuses = [s for pod in replicas() for s in pod["status"]["containerStatuses"]]
     assert len(statuses) == 2 and all(status["ready"] for status in statuses)

@@ -81,7 +81,7 @@ def in_client(space: Space, container: str, *words: str) -> str:
 
 
 def answered(space: Space, address: str, port: int) -> str:
-    """What a pod with a sidecar gets over TCP from an address that the mesh does not know."""
+    """The TCP response that a pod with a sidecar gets from an address outside the mesh."""
     asks = ("dig", "+tcp", "+short", "+timeout=5", "+tries=2", "who.test", f"@{address}")
     return in_client(space, "client", *asks, "-p", str(port)).strip()
 
@@ -125,7 +125,7 @@ def test_tcp_of_the_gateways_namespace_is_not_captured(
 
 
 def version_1(manifest: dict[str, Any], host: str) -> dict[str, Any]:
-    """An object as the version before wrote it: a host that can be guessed, and no address."""
+    """An object as the previous version wrote it: with a guessable host, and without address."""
     guessable = host.partition(".")[2]
     found = json.loads(json.dumps(manifest).replace(host, guessable))
     metadata, spec = found["metadata"], found["spec"]
@@ -138,7 +138,7 @@ def version_1(manifest: dict[str, Any], host: str) -> dict[str, Any]:
 
 
 def write_as_version_1(space: Space, name: str) -> None:
-    """Make an exposure's ServiceEntry and EnvoyFilter what the version before would have made."""
+    """Replace an exposure's ServiceEntry and EnvoyFilter by those of the previous version."""
     (entry,) = entries(space, name)
     labels = f"kubectl-istio-udp/exposure={name},kubectl-istio-udp/namespace={space.name}"
     filters = get("envoyfilters", "-n", space.name, "-l", labels)["items"]
@@ -159,7 +159,7 @@ def test_an_exposure_of_version_1_is_migrated(
     Envoy may have the listener before it has the endpoints of its new cluster.
     """
     mixed.apply(*dns_server())
-    # Said each time: `Space.expose` would say fewer, where other tests share the gateway.
+    # Named each time, because `Space.expose` names fewer if other tests share the gateway.
     expose = ("-p", f"{port}:53", "--max-sessions", "4000")
     exposes(mixed, "dns", *expose)
     write_as_version_1(mixed, "dns")

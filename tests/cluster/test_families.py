@@ -43,7 +43,7 @@ def test_a_service_of_any_family_answers(space: Space, port: int, families: list
     if sum(address["type"] == "InternalIP" for address in node) < 2:
         pytest.skip("this cluster has one address family")
     space.apply(*families_of(dns_server(), families))
-    # A list of endpoints is of the moment, and a Deployment is ready before they are listed.
+    # `expose` lists the current endpoints; a Deployment is ready before they are listed.
     eventually("its endpoints are listed", lambda: listed(space, "dns") == set(families))
     exposed = space.expose("dns", "-p", f"{port}:53")
     wait_answered(space, "dns")

@@ -46,7 +46,7 @@ def test_patch_adds_and_removes_only_the_exposures_ports(space: Space, port: int
 
 
 def test_patched_port_survives_a_reinstallation(space: Space, port: int) -> None:
-    """Istio's installer writes its Service anew; our port stays, and so do its own."""
+    """Istio's installer applies its Service again; its ports and the exposure's port stay."""
     ground = os.environ.get("GROUND")
     if not ground or os.environ.get("E2E_CLUSTER") == "current":
         pytest.skip("reinstalling Istio is for the project's own cluster")
@@ -63,7 +63,7 @@ def test_patched_port_survives_a_reinstallation(space: Space, port: int) -> None
     )
     assert done.returncode == 0, done.stdout + done.stderr
     after = get("service", "-n", GATEWAY_NAMESPACE, OWN)
-    # The label that was missing is back: the installer did write this very object.
+    # The installer restored the deleted label, so it has written this object.
     assert "istio" in after["metadata"]["labels"]
     assert "istio" not in before["metadata"]["labels"]
     assert after["spec"]["ports"] == before["spec"]["ports"]
@@ -85,7 +85,7 @@ def test_none_creates_no_service(space: Space, port: int) -> None:
 
 @pytest.mark.skipif(not GROUND_RUN, reason="not in the project's own cluster")
 def test_verify_waits_until_kube_proxy_has_a_new_service(space: Space, port: int) -> None:
-    """kube-proxy stands still for longer than verify waits for a Service that is older."""
+    """kube-proxy is stopped for longer than `verify` would wait for an older Service."""
     space.apply(*dns_server())
     kube_proxy = int(Path(GROUND_RUN, "pids", "kube-proxy").read_text().split()[0])
     os.kill(kube_proxy, signal.SIGSTOP)

@@ -36,7 +36,7 @@ def second_gateway(space: Space) -> Iterator[str]:
 
 @alone
 def test_two_gateways(space: Space, second_gateway: str, port: int) -> None:
-    """None chosen is an error that lists them; each can be chosen, and both at once."""
+    """Without a choice, the error lists them; each can be chosen, and both at once."""
     space.apply(*dns_server())
     refused = space.expose("dns", "-p", f"{port}:53", code=2)
     assert second_gateway in refused.err
@@ -65,7 +65,7 @@ def test_two_gateways(space: Space, second_gateway: str, port: int) -> None:
 
 @alone
 def test_an_exposure_keeps_its_gateway_when_a_second_one_appears(space: Space, port: int) -> None:
-    """Nobody named a gateway: the exposure can be changed all the same, and another one cannot."""
+    """It can still be changed without naming its gateway; a new exposure must name one."""
     space.apply(*dns_server())
     words = ("-p", f"{port}:53")
     space.expose("dns", *words)
@@ -103,7 +103,7 @@ def inside_and_outside(space: Space) -> Iterator[None]:
 def test_two_gateways_that_share_istios_labels(
     space: Space, inside_and_outside: None, port: int
 ) -> None:
-    """They are two: none chosen is an error, and what is exposed at one is not at the other."""
+    """They count as two: one must be chosen, and its exposure is not at the other one."""
     space.apply(*dns_server())
     asked = space.expose("dns", "-p", f"{port}:53", code=2)
     assert f"{space.name}/gw-inside (Deployment gw-inside)" in asked.err
@@ -186,7 +186,7 @@ def test_new_gateway_pod_while_the_backend_is_gone(space: Space, port: int) -> N
 @alone
 @pytest.mark.parametrize(
     ("user", "listener"),
-    # Kubernetes hands the capability to root alone.
+    # Kubernetes gives the capability only to root.
     [(0, 53), (1337, 10053)],
     ids=["root", "another user"],
 )

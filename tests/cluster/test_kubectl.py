@@ -40,7 +40,7 @@ def kubectl(
     if case.pod:
         command = ["unshare", "-rm", "sh", "-c", _IN_POD, "sh", *command]
     else:
-        # With another timeout than its own, kubectl takes no pod for one.
+        # With a --request-timeout, kubectl does not detect that it runs in a pod.
         command.append("--request-timeout=5s")
     return subprocess.run(
         command,
@@ -81,7 +81,7 @@ def test_kubectl_works_in_the_namespace_that_is_expected(
 
 
 def test_kubectl_renews_an_id_token_for_the_plugin(recorded: Recorders, tmp_path: Path) -> None:
-    """An identity provider takes a refresh token once, and kubectl writes the next one down."""
+    """An identity provider accepts a refresh token once; kubectl stores the next one."""
     provider = recorded.urls["tls"]
     found = {"issuer": provider, "token_endpoint": f"{provider}/token"}
     given = {"id_token": VALID, "refresh_token": "next", "token_type": "Bearer"}

@@ -19,7 +19,7 @@ HOOK = "kubectl-istio-udp/expose"
 
 @pytest.fixture
 def edge(space: Space) -> Iterator[str]:
-    """A gateway in the test's namespace, which no other test takes for its own."""
+    """A gateway in the test's namespace, which no other test uses."""
     space.apply(*gateway_manifests(OWN, OWN), *dns_server())
     yield f"{space.name}/{OWN}"
     space.plugin("delete", "--all")
@@ -159,7 +159,7 @@ def test_settings_stay_and_changes_are_shown(space: Space, edge: str, port: int)
 def test_an_exposure_requested_by_annotation_is_not_changed(
     space: Space, edge: str, port: int
 ) -> None:
-    """As after an uninstalled controller: its marks, and the annotation, are still there."""
+    """The controller's labels and the annotation are still there, as after an uninstallation."""
     space.expose("dns", "-p", f"{port}:53", "--gateway", edge)
     space.expose("dns", "-p", f"{port + 1}:53", "--name", "mine", "--gateway", edge)
     labels = f"kubectl-istio-udp/exposure=dns,kubectl-istio-udp/namespace={space.name}"
@@ -227,7 +227,7 @@ def test_a_gateway_that_ends_during_the_wait_confirms_nothing(
     space: Space, edge: str, port: int
 ) -> None:
     """Its only pod is deleted while `expose` waits for it; no other comes."""
-    # An endpoint that istiod never publishes, for its selector finds no such pod.
+    # An endpoint that istiod never publishes, because no pod has this address.
     by_hand = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",

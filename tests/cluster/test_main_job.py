@@ -26,7 +26,7 @@ from conftest import (
 
 @pytest.mark.parametrize("discovery", ["selector", "endpoints", "static"])
 def test_samples_direct_query_expose_and_verify(space: Space, port: int, discovery: str) -> None:
-    """Samples, a direct query, expose, verify: whoami names the client at pod and at gateway."""
+    """The whole job; `whoami` shows which client address a pod and the gateway see."""
     applied = space.plugin("samples", "apply", "--timeout", "90s")
     assert applied.code == 0, applied.both
     direct = run("kubectl", "istio-udp", "direct", "coredns", "-n", space.name, "-o", "json")
@@ -101,7 +101,7 @@ def test_two_services_on_one_gateway(space: Space, port: int) -> None:
 
 
 def test_tcp_port_of_the_same_number(space: Space, port: int) -> None:
-    """The endpoints that istiod has for the TCP port serve; no ServiceEntry is made."""
+    """istiod's endpoints of the TCP port are used, without a ServiceEntry."""
     server = dns_server()
     server[2]["spec"]["ports"].append(
         {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53}
@@ -154,7 +154,7 @@ def test_named_target_port_that_differs_between_pods(space: Space, port: int) ->
 
 
 def _piece(service: str, number: int, address: str) -> dict[str, Any]:
-    """An EndpointSlice made by hand, of one address with one port."""
+    """An EndpointSlice with one address and one port, written by hand."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -169,7 +169,7 @@ def _piece(service: str, number: int, address: str) -> dict[str, Any]:
 
 
 def test_ports_that_only_some_addresses_have(space: Space, port: int) -> None:
-    """Each port has the addresses that have it, and no other."""
+    """Each port only has the addresses that serve it."""
     space.apply(*dns_server("low", ports=(53,)), *dns_server("high", ports=(1053,)))
     low, high = (
         get("pods", "-n", space.name, "-l", f"app={app}")["items"][0]["status"]["podIP"]

@@ -105,7 +105,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Old]:
             "--service-account-key-file", public, "--service-account-signing-key-file", private,
             "--service-account-issuer", "https://kubernetes.default.svc",
             "--service-cluster-ip-range", "10.96.0.0/16", "--authorization-mode", "RBAC",
-            # Nobody makes service accounts here, and nothing will run.
+            # No controller creates service accounts here, and no pod runs.
             "--disable-admission-plugins", "ServiceAccount",
         ],
     ]  # fmt: skip

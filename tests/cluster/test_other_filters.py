@@ -78,7 +78,7 @@ def test_unknown_proxy_metadata_is_a_warning(space: Space, edge: str, port: int)
 def test_the_root_namespace_is_that_of_the_mesh_configuration(
     space: Space, edge: str, port: int, tool: str
 ) -> None:
-    """Its EnvoyFilters are every gateway's, whatever the namespace is called."""
+    """Its EnvoyFilters apply to every gateway, whatever its name is."""
     root = tool.partition("/")[0]
     kubectl("apply", "-n", root, "-f", "-", stdin=yaml.safe_dump(udp_filter("everywhere", port)))
     try:
@@ -168,7 +168,7 @@ def test_target_refs_apply_to_the_gateway_that_they_name(
     space.expose("dns", "-p", f"{port}:53", "--gateway", f"{space.name}/public")
     wait_answered(space, "dns")
     assert space.plugin("delete", "dns").code == 0
-    # Whoever exposes after this test has one gateway to choose from again.
+    # Later tests must find only one gateway again.
     kubectl("delete", "gateways.gateway.networking.k8s.io", "-n", space.name, "--all")
     eventually(
         "their pods are gone",
@@ -184,7 +184,7 @@ def test_a_gateway_with_filtered_clusters(
 ) -> None:
     """With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, Istio's option for large meshes.
 
-    A gateway pod that comes later and server pods that move: both must be heard of.
+    New gateway pods and moved server pods must still get and cause updates.
     """
     with istiod_variables(PILOT_FILTER_GATEWAY_CLUSTER_CONFIG="true"):
         words = ("dns", "-p", f"{port}:53", "--gateway", edge, "--discovery", discovery)

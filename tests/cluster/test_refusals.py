@@ -221,7 +221,7 @@ def test_missing_permission_names_the_command_to_check(space: Space) -> None:
     user = f"system:serviceaccount:{space.name}:default"
 
     def checked() -> str:
-        """The hint; its command must answer no."""
+        """The `kubectl auth can-i` command of the hint, which must print `no`."""
         refused = space.expose("dns", "--as", user, code=3)
         hint = next(line for line in refused.err.splitlines() if "kubectl auth can-i" in line)
         assert kubectl(*hint.partition("kubectl ")[2].split(), ok=False).strip() == "no"

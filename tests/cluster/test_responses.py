@@ -134,12 +134,12 @@ def test_it_answers_if_another_virtual_service_has_the_host(
     assert status_of(space, port, "/direct") == "200"
     assert status_of(space, port, "/other", "shop.example") == "202"
     theirs = status_of(space, port, "/direct", "shop.example")
-    # A VirtualService's host is its own; an EnvoyFilter's route goes before it, as was said.
+    # The response's VirtualService has another host; its EnvoyFilter's route comes first.
     assert theirs == {"virtualservice": "202", "envoyfilter": "200"}[api]
 
 
 class _applied:
-    """An object that is there for a while."""
+    """An object that exists inside the context."""
 
     def __init__(self, manifest: dict[str, Any]) -> None:
         self.text = yaml.safe_dump(manifest)
@@ -159,7 +159,7 @@ def test_reports_which_object_would_answer_before_writing(space: Space, port: in
     refused = space.respond(*HELLO, *at, *shop, code=3)
     assert "[U113]" in refused.err and f"{space.name}/theirs is older" in refused.err
     assert own_objects(space) == []
-    # Their route for everything stands behind all others: a path that they do not name is ours.
+    # Istio puts the other one's route for all paths last, so the response gets its path.
     space.respond("/ours", "--status", "204", *at, *shop)
     proven(space, "ours")
     assert status_of(space, port, "/else", "shop.example") == "202"
@@ -167,7 +167,7 @@ def test_reports_which_object_would_answer_before_writing(space: Space, port: in
     assert "[U213]" in told.err
     proven(space, "direct")
     assert status_of(space, port, "/else", "shop.example") == "202"
-    # What was told stays true when the other VirtualService was there first, and only then.
+    # The other VirtualService has the host shop.example, so a response for * does not get it.
     hidden = space.respond("/wide", "--status", "204", *at)
     assert "[U214]" in hidden.err and "shop.example" in hidden.err
     assert status_of(space, port, "/wide", "shop.example") == "202"
@@ -227,7 +227,7 @@ def test_verify_names_what_is_broken(space: Space, port: int) -> None:
     assert " MissingVirtualService " in space.plugin("get", "response/direct").out
     space.respond(*HELLO, *at)
     proven(space, "direct")
-    # Somebody edits the answer: it is no longer what was asked for.
+    # Somebody edits the answer, so it differs from the requested one.
     patch = [{"op": "replace", "path": "/spec/http/0/directResponse/status", "value": 500}]
     name = get("virtualservice", "-n", space.name)["items"][0]["metadata"]["name"]
     kubectl("patch", "vs", "-n", space.name, name, "--type=json", "-p", json.dumps(patch))

@@ -139,7 +139,7 @@ def test_01_a_malformed_annotation_affects_nobody_else(tenants: Tenants, victim:
 def test_02_a_second_entry_with_the_host_of_an_exposure_gets_nothing(
     tenants: Tenants, victim: Victim
 ) -> None:
-    """Made before the exposure was, or exported to the gateway while it is there."""
+    """Created before the exposure, or exported to the gateway while it exists."""
     mine = tenants.c
     mine.apply(*who_server("thief", "192.0.2.66"))
     (pod,) = get("pods", "-n", mine.name, "-l", "app=thief")["items"]
@@ -165,7 +165,7 @@ def test_02_a_second_entry_with_the_host_of_an_exposure_gets_nothing(
 
 
 def test_02_a_tenant_who_knows_the_host_gets_nothing(tenants: Tenants, victim: Victim) -> None:
-    """A ServiceEntry, a wildcard, and what else Istio lets say something of a host."""
+    """A ServiceEntry, a wildcard, and other objects of Istio that can refer to a host."""
     mine, own = tenants.c, object_name(victim.tenant, "dns")
     mine.apply(*who_server("thief", "192.0.2.66"))
     (host,) = get("serviceentry", "-n", mine.gateway, own)["spec"]["hosts"]
@@ -198,7 +198,7 @@ def test_02_a_tenant_who_knows_the_host_gets_nothing(tenants: Tenants, victim: V
         mine.make(*forged, rule)
         eventually("it is told", lambda: "HostTaken" in events(victim.tenant, "dns"))
         told = events(victim.tenant, "dns")
-        # Whose it is, an administrator may know.
+        # An administrator may see the owner.
         assert mine.name not in told
         verified = run(
             "kubectl", "istio-udp", "verify", "dns", "-n", victim.tenant.name,
@@ -221,7 +221,7 @@ def newest(tenant: Tenant, name: str) -> str:
 def test_01_objects_of_other_kinds_with_the_labels_affect_nobody_else(
     tenants: Tenants, victim: Victim
 ) -> None:
-    """An EnvoyFilter, a reservation and a Service that say that they are the victim's."""
+    """An EnvoyFilter, a reservation and a Service that claim to belong to the victim."""
     mine, theirs = tenants.c, victim.tenant
     name = object_name(theirs, "dns")
     selector = ",".join(f"{k}={v}" for k, v in labelled(theirs.name, "dns").items())
@@ -259,7 +259,7 @@ def test_01_objects_of_other_kinds_with_the_labels_affect_nobody_else(
         ):
             done = theirs.administered.plugin(*words)
             assert "Traceback" not in done.both
-            # What the annotation declares is not deleted; all else succeeds.
+            # Only the declared exposure is not deleted.
             assert done.code == (3 if words[0] == "delete" else 0), done.both
         removed = run("kubectl", "istio-udp", "controller", "uninstall", "--dry-run", "server")
         assert removed.code == 0 and f"-n {mine.name}" not in removed.out, removed.both
@@ -388,7 +388,7 @@ print(len(held), failed)
 
 
 def test_05_connections_to_the_controller_do_not_end_it(tenants: Tenants, victim: Victim) -> None:
-    """Thousands that say nothing, from a pod of a tenant, for longer than three probes."""
+    """Thousands of silent connections from a tenant's pod, for longer than three probes."""
     mine = tenants.c
     start_load_pod(mine.name)
     before = restarts()
@@ -595,7 +595,7 @@ def test_07_the_command_line_trusts_no_text_of_a_tenant(tenants: Tenants, victim
 def test_10_a_forged_label_does_not_make_an_exposure_the_controllers(
     tenants: Tenants, victim: Victim
 ) -> None:
-    """`controller uninstall` takes away what the controller made, as the EnvoyFilter says."""
+    """`controller uninstall` deletes what the controller created, according to the EnvoyFilter."""
     person = tenants.b
     person.apply(*who_server("mine", "192.0.2.8"))
     gateway = f"{person.gateway}/edge"
@@ -616,7 +616,7 @@ def test_10_a_forged_label_does_not_make_an_exposure_the_controllers(
 def test_10_a_forged_field_manager_does_not_stop_expose_or_delete(
     tenants: Tenants, victim: Victim
 ) -> None:
-    """A Service as if an exposure of somebody else's had its only port there."""
+    """A Service that looks as if its only port belonged to somebody else's exposure."""
     person, mine = tenants.b, tenants.c
     person.apply(*who_server("trapped", "192.0.2.35"))
     gateway = f"{person.gateway}/edge"
@@ -752,7 +752,7 @@ def test_07_an_exposure_forged_before_it_exists_is_a_stray(
 
 @pytest.fixture(autouse=True)
 def _controller_stays(controller: str) -> Any:
-    """No test may cost the controller a restart."""
+    """No test may make the controller restart."""
     before = restarts()
     yield
     assert restarts() == before

@@ -67,7 +67,7 @@ def put(api: Api, tenant: Tenant, manifest: dict[str, Any]) -> None:
 
 
 def wide(api: Api, tenant: Tenant) -> Callable[[int], None]:
-    """Four Services of 2,000 ports, all of them asked for, touched all the while."""
+    """Four Services that request 2,000 ports each, changed all the time."""
     for number in range(4):
         put(api, tenant, headless(f"wide-{number}", 2000, expose="all"))
     return lambda n: put(
@@ -76,7 +76,7 @@ def wide(api: Api, tenant: Tenant) -> Callable[[int], None]:
 
 
 def many(api: Api, tenant: Tenant) -> Callable[[int], None]:
-    """Five hundred Services that ask for one port each, touched one after the other."""
+    """Five hundred Services that request one port each, changed one after the other."""
     port = tenant.ports[-1] if tenant.ports else 7000
 
     def touch(n: int) -> None:
@@ -93,7 +93,7 @@ def many(api: Api, tenant: Tenant) -> Callable[[int], None]:
 
 
 def flips(api: Api, tenant: Tenant) -> Callable[[int], None]:
-    """Twenty Services that ask for it and do not, by turns."""
+    """Twenty Services that request to be exposed, and withdraw it, again and again."""
 
     def touch(n: int) -> None:
         asked = {"expose": "7000-7049:1000"} if n // 20 % 2 else {}
@@ -103,7 +103,7 @@ def flips(api: Api, tenant: Tenant) -> Callable[[int], None]:
 
 
 def namespaces(api: Api, tenant: Tenant) -> Callable[[int], None]:
-    """Hundreds of namespaces, of the same tenant, with a Service that asks in each."""
+    """Hundreds of namespaces of one tenant, each with a Service that requests to be exposed."""
     owned = [replace(tenant, name=f"{tenant.name}-{number}") for number in range(NAMESPACES)]
 
     def touch(n: int) -> None:
@@ -162,7 +162,7 @@ ATTACKS = {
 
 @contextlib.contextmanager
 def under(attack: str, tenant: Tenant) -> Iterator[Callable[[], int]]:
-    """While a tenant attacks, as fast as the API server lets it; how often it has touched."""
+    """A tenant attacks inside the context, as fast as it can; yields the number of its changes."""
     # No tenant makes namespaces; in those of its own it has the rights of one.
     api = api_of(None if attack == "namespaces" else tenant)
     touch = ATTACKS[attack](api, tenant)
@@ -181,7 +181,7 @@ def under(attack: str, tenant: Tenant) -> Iterator[Callable[[], int]]:
     finally:
         ended.set()
         thread.join()
-        # What asks to be exposed is withdrawn with the namespace.
+        # Deleting the namespace withdraws its requests.
         kubectl("delete", "services,serviceentries", "-n", tenant.name, "--all", "--wait=false")
         kubectl("delete", "namespaces", "-l", f"{ATTACK}={tenant.name}", "--wait=false")
 
@@ -207,7 +207,7 @@ class Changes:
             self._seen.setdefault(address, time.monotonic())
 
     def seconds(self) -> list[float]:
-        """From the answer to the change to the watch's word of the write, sorted."""
+        """Seconds from the response to each change until the watch delivers the write, sorted."""
         self._cache.start()
         assert self._cache.wait_synced(30)
         took = []
@@ -256,11 +256,11 @@ def changes_of(tenant: Tenant) -> Changes:
     return made
 
 
-# The bound is for a machine that does nothing else.
+# The bound is for an idle machine.
 @pytest.mark.alone
 @pytest.mark.parametrize("attack", list(ATTACKS))
 def test_04_no_tenant_delays_another(tenants: Tenants, attack: str, record_property: Any) -> None:
-    """The other's p99 from change to write stays under a second, permitted attacker or not."""
+    """The p99 of another tenant's changes stays under a second, also with a permitted attacker."""
     changes = changes_of(tenants.b)
     attacker = tenants.a if attack == "many" else tenants.c
     with under(attack, attacker) as touched:
@@ -274,7 +274,7 @@ def test_04_no_tenant_delays_another(tenants: Tenants, attack: str, record_prope
         assert "has more than 500 UDP ports" in events(attacker, "wide-0")
 
 
-# What a tenant may write by mistake into an annotation of ours, and what it is told.
+# Mistakes in the plugin's annotations, and the message for each.
 MISTAKES = (
     ("idle-timeout", "1h", "is not between 1s and 300s"),
     ("gateway-service", "patch", "gateway-service patch is not allowed"),
@@ -366,7 +366,7 @@ def test_08_a_refused_move_keeps_the_exposure(tenants: Tenants, victim: Victim) 
 
 
 def kubectl_status() -> str:
-    """What `controller status` says."""
+    """The output of `controller status`."""
     return run("kubectl", "istio-udp", "controller", "status").both
 
 

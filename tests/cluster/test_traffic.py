@@ -61,7 +61,7 @@ def test_more_clients_than_sessions_do_not_harm_the_gateway(
 def test_a_flood_of_ports_does_not_harm_the_gateway(
     space: Space, port: int, load_pod: Load
 ) -> None:
-    """The default limit holds what the gateway's Envoy can: 30,000 ports at once do not kill it."""
+    """With the default limit, 30,000 ports at once do not crash the gateway's Envoy."""
     space.apply(*dns_server())
     space.expose("dns", "-p", f"{port}:53", "--idle-timeout", "60s")
     restarts = gateway_restarts()

@@ -141,7 +141,7 @@ def test_the_documented_rights_suffice(space: Space, port: int) -> None:
 
 @pytest.mark.parametrize("left", ["pods/portforward", "pods/exec"])
 def test_either_right_lets_a_gateway_be_asked(space: Space, port: int, left: str) -> None:
-    """Port-forward or exec, where the other one is not granted in the gateway's namespace."""
+    """Either port-forward or exec is granted in the gateway's namespace."""
     team, gateway = documented_roles(space)[:2]
     for rule in gateway["rules"]:
         if "pods/exec" in rule["resources"]:
@@ -172,7 +172,7 @@ def test_without_permission_to_query_a_gateway_both_rights_are_named(
 def test_the_documented_rights_suffice_for_responses_and_access_logs(
     space: Space, port: int
 ) -> None:
-    """All four Roles: so does every command for the other kinds."""
+    """All four Roles: every command for the other kinds works."""
     with granted(space, documented_roles(space)) as user:
         gateway = ("--gateway", f"{GATEWAY_NAMESPACE}/istio-ingressgateway")
         at = ("--gateway-port", str(port), "--create-gateway")

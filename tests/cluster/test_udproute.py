@@ -125,7 +125,7 @@ def status(space: Space, kind: str, name: str) -> Any:
         lists += [each["conditions"] for each in found["status"].get("listeners", ())]
     else:
         lists = [parent["conditions"] for parent in found.get("status", {}).get("parents", ())]
-    # What is said of another generation has not been said yet.
+    # A condition about another generation does not count yet.
     if any(each.get("observedGeneration") != generation for said in lists for each in said):
         return {}
     return found["status"]
@@ -185,7 +185,7 @@ def exchange(client: socket.socket) -> int:
 
 
 def answers(address: str, port: int, count: int, timeout: float = 2.0) -> Counter[int]:
-    """Who answers so many queries, ten at a time, each from a fresh port."""
+    """The servers that answer this many queries, ten at a time, each from a fresh port."""
     with ThreadPoolExecutor(10) as pool:
         return Counter(pool.map(lambda _: ask(address, port, timeout), range(count)))
 
@@ -253,7 +253,7 @@ def test_an_idle_controller_writes_no_status(tenant: Space, port: int) -> None:
         return [each["metadata"]["resourceVersion"] for each in found]
 
     before = versions()
-    # What would write again and again does so at every change of a watched object.
+    # A controller that writes repeatedly does so at every change of a watched object.
     kubectl("label", "namespace", tenant.name, "some=label")
     tenant.apply(*server("another", 2))
     assert versions() == before
@@ -288,7 +288,7 @@ def test_weights_and_the_share_of_an_invalid_backend(tenant: Space, port: int) -
     tenant.apply(route("dns", backend("one", weight=70), backend("gone", weight=30)))
     told(tenant, "dns", Accepted="Accepted", ResolvedRefs="!BackendNotFound")
     eventually("two gets nothing more", lambda: set(answers(address, port, 20, 0.5)) == {0, 1})
-    # Each client's port is a throw of the dice: one run of 26 is further away.
+    # Which backend a port gets is random: in one of 26 runs the shares differ more.
     runs = (answers(address, port, 1000, 0.5) for _ in range(3))
     found = next((each for each in runs if abs(each[0] - 300) <= 30), Counter())
     assert found[0] + found[1] == 1000
@@ -512,7 +512,7 @@ def ask_by_tcp(address: str, port: int) -> int:
 
 
 def is_healthy(address: str) -> bool:
-    """Whether CoreDNS says by HTTP that it is well."""
+    """Whether CoreDNS reports by HTTP that it is healthy."""
     try:
         with urlopen(f"http://{address}/health", timeout=2) as answer:
             return bool(answer.status == HTTPStatus.OK)
@@ -572,7 +572,7 @@ def test_udp_tcp_and_http_at_one_address(controller: str, tool: str) -> None:
         (entry,) = get(routes[0], "-n", controller, name)["status"]["parents"]
         assert entry["controllerName"].startswith("kubectl-istio-udp.dev/")
         assert conditions(entry["conditions"])["ResolvedRefs"] == "ResolvedRefs"
-        # While nothing changes nothing is written: neither the copies nor a status.
+        # As long as nothing changes, neither copies nor statuses are written.
         before = versions(controller)
         still = time.monotonic() + 10
         eventually("ten seconds have passed", lambda: time.monotonic() > still)
@@ -665,7 +665,7 @@ def test_the_settings_of_a_route(tenant: Space, port: int) -> None:
     answered_by(address, port + 1, 1, 2)
     eventually("one answers all", lambda: len(answers(address, port, 60)) == 1, 60)
     assert set(answers(address, port + 1, 60)) == {1, 2}
-    # What is malformed is told, and changes nothing.
+    # A malformed annotation is reported, and changes nothing.
     sticky["metadata"]["annotations"] = {"kubectl-istio-udp/affinity": "source"}
     tenant.apply(sticky)
     told(tenant, "sticky", Accepted="Accepted", PartiallyInvalid="UnsupportedValue")
@@ -751,7 +751,7 @@ def test_a_grant_is_withdrawn_under_load(tenant: Space, other: Space, port: int)
     tenant.apply(route("dns", backend("near"), backend("far", namespace=other.name)))
     address = programmed(tenant)
     answered_by(address, port, 1, 2)
-    # Clients that keep their ports: some of them are the far server's.
+    # Clients that keep their ports; some of them have the far server.
     with Clients(address, port, 20) as clients:
         assert set(clients.ask()) == {1, 2}
         ended = time.monotonic()
@@ -792,7 +792,7 @@ class Clients:
 def test_a_route_moves_between_listeners_under_load(
     tenant: Space, port: int, load_pod: LoadPod
 ) -> None:
-    """Neither the clients of the listener beside lose anything, nor those of the route.
+    """Clients of the other listener lose nothing, nor do the route's own clients.
 
     It is at both listeners for a while, as a change without interruption requires.
     """
@@ -845,12 +845,12 @@ def bare(manifest: Any) -> dict[str, Any]:
 
 
 def is_applied(manifest: dict[str, Any], *where: str) -> bool:
-    """Apply a manifest; whether the API server took it: a new CRD is served a bit later."""
+    """Apply a manifest; return whether that worked: a new CRD is served a moment later."""
     return run("kubectl", "apply", *where, "-f", "-", stdin=json.dumps(manifest)).code == 0
 
 
 def goes_on(address: str, port: int, number: int, seconds: float) -> None:
-    """A server answers for so long: the controller changes a gateway every 5 s at most."""
+    """A server answers for this long; the controller changes a gateway at most every 5 s."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert set(answers(address, port, 5)) == {number}
@@ -871,7 +871,7 @@ def restarts() -> dict[str, int]:
 def test_crds_are_removed_and_restored_under_load(
     tenant: Space, port: int, load_pod: LoadPod
 ) -> None:
-    """What is exposed without an object of the kind stays; the rest is back with its objects."""
+    """Exposures that need no object of the kind stay; the others return with their objects."""
     tenant.apply(*server("one", 1), *dns_server("plain"))
     request_exposure(tenant, "plain", f"{port + 1}:53", max_sessions="4000")
     eventually("it is exposed", lambda: len(own_objects(tenant)) == 3, 60)
@@ -902,7 +902,7 @@ def test_crds_are_removed_and_restored_under_load(
 
 
 def test_the_documented_rights_suffice_to_write_routes(tenant: Space, port: int) -> None:
-    """docs/rbac.yaml: those for exposures, and those for routes.
+    """The Roles of docs/rbac.yaml for exposures and for routes suffice.
 
     A team without rights in all namespaces needs those of GATEWAY in istio-system too, where the
     commands look for exposures.

@@ -95,7 +95,7 @@ def report(result: Result) -> dict[str, Any]:
 
 
 def verdict(space: Space, reason: str, *words: str, seconds: float = 30) -> dict[str, Any]:
-    """Wait until `verify` gives this reason; what it says then."""
+    """Wait until `verify` reports this reason; return its result."""
     last: dict[str, Any] = {}
 
     def given() -> bool:
@@ -219,7 +219,7 @@ def take_entries(case: Case) -> None:
 
 
 def nothing(case: Case) -> None:
-    """All is as it was."""
+    """Everything is unchanged."""
 
 
 def rename(case: Case) -> None:
@@ -297,7 +297,7 @@ def test_the_service_is_not_exported_to_the_gateway(space: Space, port: int) -> 
 
 
 def test_all_sessions_are_open(space: Space, port: int) -> None:
-    """The datagram to the gateway takes the only one; the one to its Service finds none left."""
+    """The query of the gateway takes the only session; none is left for its Service."""
     space.apply(*dns_server())
     limits = ("--max-sessions", "1", "--idle-timeout", "60s")
     space.expose("dns", "-p", f"{port}:53", *limits)
@@ -539,7 +539,7 @@ def test_a_cluster_that_envoy_rejects_is_named(
 
 # -- protocols that never answer ----------------------------------------------------------------
 
-# Reads each datagram and says nothing; as "deaf" it reads none.
+# Reads each datagram and does not answer; as "deaf" it reads none.
 _SINK = """
 import socket, sys, time
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -584,7 +584,7 @@ def test_a_collector_behind_a_broken_gateway_fails(space: Space, port: int) -> N
 
 
 def test_without_cat_in_the_server_the_gateways_sockets_decide(space: Space, port: int) -> None:
-    """CoreDNS answers no text, and its image has nothing to read /proc with."""
+    """CoreDNS does not answer text, and its image has no program to read /proc."""
     space.apply(*dns_server())
     space.expose("dns", "-p", f"{port}:53")
     words = ("dns", "--probe", "text:hello", "--timeout", "1s", "-o", "json")

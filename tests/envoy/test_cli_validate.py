@@ -289,7 +289,7 @@ def test_filters_of_one_name_replace_each_other(run: Run, file: Callable[..., An
 def test_what_may_meet_in_one_proxy_is_judged_together(
     run: Run, file: Callable[..., Any], one: dict[str, Any], other: dict[str, Any], meet: bool
 ) -> None:
-    """Selectors need not be the same: some pod may have the labels of both."""
+    """Selectors may differ: a pod may have the labels of both."""
 
     def made(
         name: str,

@@ -43,7 +43,7 @@ def temporary() -> Iterator[Path]:
 def started(
     temporary: Path, *words: str, path: str | None = None, **more: Any
 ) -> Iterator[subprocess.Popen[Any]]:
-    """The command as a process of its own; killed where a test leaves it running."""
+    """The command in a separate process; killed if a test leaves it running."""
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
     if path is not None:
         environment["PATH"] = path
@@ -55,7 +55,7 @@ def started(
         text=True,
         **more,
     )
-    # Whoever waits for a line that does not come is told so by the end of the output.
+    # A reader that waits for a missing line sees the end of the output.
     limit = threading.Timer(SECONDS, process.kill)
     limit.start()
     try:

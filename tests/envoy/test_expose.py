@@ -23,7 +23,7 @@ EXPOSE = ("expose", "coredns", "-p", "5300:53")
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A renderer with a defect: it writes a limit that Envoy refuses."""
+    """A renderer with a bug: it writes a limit that Envoy rejects."""
 
     def wrong(exposure: Exposure) -> dict[str, Any]:
         found = envoy_filter(exposure)

@@ -42,7 +42,7 @@ from tests.support.builders import (
 )
 from tests.support.effort import examples
 
-# At most so many exposures go into one run of Envoy.
+# The most exposures in one run of Envoy.
 BATCH = 20
 MOST_SESSIONS = 2**32 - 1
 LONGEST_SECONDS = 9_223_372_035
@@ -151,7 +151,7 @@ def without_pods(draw: Callable[..., Any]) -> tuple[Any, ...]:
 
 
 def drawn(kind: Callable[..., Any], count: int) -> list[Exposure]:
-    """So many different exposures, as hypothesis draws them."""
+    """This many different exposures, drawn by hypothesis."""
     found: dict[str, Exposure] = {}
 
     @settings(max_examples=2 * count, deadline=None, phases=[Phase.generate])

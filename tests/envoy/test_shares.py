@@ -154,7 +154,7 @@ def all_arrived(gateway: LocalGateway, echoes: list[Echo]) -> int:
 
 
 def test_a_change_of_weights_moves_only_the_share_that_moves(envoy: Path) -> None:
-    """The one between two others keeps all its clients; then a share in the middle is dropped."""
+    """The backend between two others keeps all clients; then a share in the middle is dropped."""
 
     def of(dropped: int, *weights: int) -> ExposedPort:
         number = free_port()

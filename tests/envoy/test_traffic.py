@@ -15,7 +15,7 @@ from kubectl_istio_udp.model.exposure import Affinity, LoadBalancing
 from kubectl_istio_udp.plan.sessions import room
 from tests.envoy.traffic import LARGEST, ask, ask_from_many_ports, exposed, exposed_twice
 
-# Of the ports that clients bind here the kernel takes none for others: an address apart.
+# Clients bind another loopback address, so that the kernel gives these ports to nobody else.
 CLIENT = "127.0.0.99"
 
 
@@ -116,14 +116,14 @@ def test_idle_timeout_ends_a_session_when_it_says(envoy: Path) -> None:
         while sessions(gateway):
             assert time.monotonic() - last < 10
             time.sleep(0.005)
-        # The answer was on its way a moment before it was here.
+        # Envoy's idle time started when it sent the answer, a moment before it arrived.
         assert time.monotonic() - last >= idle - 0.05
         query()
         assert len(set(echo.clients)) == 2
 
 
 def test_an_answer_from_another_port_does_not_come_back(envoy: Path) -> None:
-    """As a TFTP server answers: the gateway's socket is connected to the port that it asks."""
+    """Like a TFTP server's. The gateway's socket is connected to the port that it queries."""
     with exposed(envoy) as (_, target, (echo,)):
         assert ask(target) == b"hello"
         with (
@@ -148,5 +148,5 @@ def test_the_server_sees_the_gateways_address(envoy: Path) -> None:
 
 
 def sessions(gateway: LocalGateway) -> int:
-    """How many sessions it has."""
+    """The number of its sessions."""
     return sum(gateway.statistics("udp.*downstream_sess_active").values())

@@ -13,7 +13,7 @@ from kubectl_istio_udp.envoy.validate import validate
 from tests.unit.conftest import Run
 
 HERE = Path(__file__).parent
-# What is all Istio's own API has nothing that Envoy could be asked about.
+# Patches with only fields of Istio's API have nothing for Envoy to check.
 GOLDEN = sorted(
     path
     for path in (HERE.parent / "unit" / "golden").glob("*.out.yaml")

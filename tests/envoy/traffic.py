@@ -81,7 +81,7 @@ def exposed(
         for echo, each in zip(echoes, pods, strict=True):
             each["status"]["podIP"] = echo.address
         port = free_port()
-        # Loopback is no place for endpoints that are listed; those of a selector are istiod's.
+        # Loopback addresses may not be listed; with a selector istiod provides the endpoints.
         planned = plan_of(
             cluster(service=service(ports=[udp(target=echoes[0].port)]), pods=pods, slices=[]),
             ports=[PortRequest(port, 53)],
@@ -117,7 +117,7 @@ def exposed_twice(
             discovery=Discovery.STATIC,
             **options,
         )
-        # Loopback is no place for endpoints that `expose` would take.
+        # `expose` would not accept loopback addresses as endpoints.
         hosts: dict[tuple[tuple[str, str] | None, int], tuple[Endpoint, ...]] = {
             (None, number): tuple(Endpoint(echo.address, echo.port, ready=True) for echo in mine)
             for number, mine in zip((53, 54), echoes, strict=True)

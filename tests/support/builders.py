@@ -244,7 +244,7 @@ def gateway_of(selector: dict[str, str]) -> Gateway:
 
 
 def usage(ports: int = 0, sessions: int = 0) -> Usage:
-    """What one other exposure holds of a gateway."""
+    """What another exposure uses of a gateway."""
     return used_by(more=[Holder(("other", "holder"), ports, sessions)])
 
 

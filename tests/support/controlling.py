@@ -48,7 +48,7 @@ def annotated(name: str = "coredns", ports: str = "5300:53", **more: Any) -> dic
 def until(check: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait until something is true, and return it.
 
-    Nothing takes so long but on a machine that does much else; the bound ends a test that fails.
+    Only a busy machine needs this long; the limit ends a failing test.
     """
     deadline = time.monotonic() + seconds
     while not (found := check()):

@@ -37,7 +37,7 @@ class Fakes:
     """Envoys that immediately have the configuration of the server's EnvoyFilters, and a dig.
 
     Attributes:
-        refuses: what Envoys say of a listener, by its name, in place of taking it.
+        refuses: the error of Envoys that reject a listener, by its name.
         former: listeners that Envoys keep in place of those that they refuse, by name.
         without: pods whose Envoy has got nothing yet.
         stuck: whether Envoys do not hear of anything new (kept: what they had then).

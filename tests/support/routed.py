@@ -20,9 +20,9 @@ from tests.support.routes import gateway_class
 
 KEY = exposure_key(("team", "udp"))
 NAME = object_name(*KEY)
-# The annotation of a Gateway that chooses the gateway which `routed` creates.
+# The annotation of a Gateway that names the gateway of `routed`.
 TARGET = {"kubectl-istio-udp/gateway": "istio-system/istio-ingressgateway"}
-# The annotation of a Gateway that chooses the gateway of `edge`.
+# The annotation of a Gateway that names the gateway of `edge`.
 AT_EDGE = {"kubectl-istio-udp/gateway": "istio-system/edge"}
 _EDGE = {"istio": "edge"}
 

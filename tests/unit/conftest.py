@@ -52,7 +52,7 @@ def _no_envoy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test reaches a cluster that the machine may have."""
+    """No test reaches a cluster that this machine may have access to."""
     for name in [n for n in os.environ if n.startswith("KUBE")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -62,7 +62,7 @@ def _nobodys_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorders]:
-    """Servers and proxies that note how they were asked."""
+    """Servers and proxies that record their requests."""
     with recorders(tmp_path_factory.mktemp("certificates")) as made:
         yield made
 
@@ -81,7 +81,7 @@ def server() -> Iterator[ApiServer]:
 
 @pytest.fixture
 def fakes(server: ApiServer) -> Fakes:
-    """What answers exec in it."""
+    """The fakes that answer exec in this cluster."""
     made = Fakes(server)
     server.run = made.run
     return made

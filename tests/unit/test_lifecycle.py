@@ -140,7 +140,7 @@ class Lifecycle(RuleBasedStateMachine):
         return done
 
     def _minutes_pass(self) -> None:
-        """What a killed run has reserved counts no more."""
+        """The reservations of killed runs expire."""
         for key in sorted(self.server.there()):
             if key[2].startswith("reserved-") and (manifest := self.server.get(*key)):
                 manifest["metadata"]["creationTimestamp"] = "2026-01-02T03:04:05Z"
@@ -193,7 +193,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule()
     def get(self) -> None:
-        """Shows something wherever there is anything."""
+        """`get` shows the exposure or its leftovers as long as one of its objects exists."""
         code, text = self._run(None, "get")
         assert code == 0, text
         nothing = "No exposures, responses or access logs found" in text
@@ -229,7 +229,7 @@ class Lifecycle(RuleBasedStateMachine):
                 assert now[key] == manifest
 
     def _nothing_is_left_over(self, text: str) -> None:
-        """After a run that succeeded there is what `get` shows, and what it said that it left."""
+        """After a successful run only what `get` shows exists, and what the run reported."""
         now = self._staying()
         filters = [key for key in now if key[0] == "EnvoyFilter"]
         if "could not delete the reservation" in text:
@@ -292,7 +292,7 @@ def test_a_port_of_the_former_mode_is_removed_after_a_timeout(
 
 
 def test_a_service_that_a_tenant_forged_does_not_count(run: Run, server: ApiServer) -> None:
-    """Under its field manager, and so that the API server refuses to take the port off again."""
+    """It has the exposure's field manager, and the API server refuses to remove its port."""
     before = server.state()
     assert run(*EXPOSE).code == 0
     trap = builders.service("trap", namespace="lab", ports=[builders.udp()])

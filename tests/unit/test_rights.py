@@ -81,7 +81,7 @@ def use_everything(running: Running, rights: Rights, gateway_api: bool) -> None:
     }
     server.put(space("default", **allowed))
     server.permits = rights
-    # Somebody else makes the Lease at the same moment: it is read again.
+    # Another replica creates the Lease at the same moment, so it is read again.
     server.fail("POST", "/leases", 409, times=1)
 
     def done(check: Any) -> None:
@@ -157,7 +157,7 @@ def use_routes(running: Running, done: Callable[[Any], None]) -> None:
 
 @pytest.mark.parametrize("gateway_api", [False, True])
 def test_each_right_is_used_and_no_other(running: Running, gateway_api: bool) -> None:
-    """Take any of them away, and a request is refused that none of the others allows."""
+    """Without any one of them, a request is refused that no other right allows."""
     rights = Rights(granted(gateway_api))
     use_everything(running, rights, gateway_api)
     assert rights.refused == set()

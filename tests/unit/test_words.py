@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Given-up wording -> what to write instead.
+# Former wording -> what to write instead.
 INSTEAD = {
     r"\bof ours\b|\bones of ours\b": "exposures, responses and access logs; or: of the plugin",
     r"\bgo(es)? together\b|\bgoes? with (it|a)\b": "cannot be combined with",

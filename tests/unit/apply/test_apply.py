@@ -303,7 +303,7 @@ def test_deletes_exactly_what_it_wrote_starting_with_the_service(
 def test_the_listener_is_removed_before_the_cluster(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
-    """First its patch goes, then no gateway listens, then the EnvoyFilter goes, then the rest."""
+    """The patch is removed; when no gateway listens, the EnvoyFilter and the rest are deleted."""
     write_all(api, todo())
     delete(api)
     (patch,) = [r for r in server.requests if r.method == "PATCH" and r.query.get("force")]
@@ -405,7 +405,7 @@ def test_an_interrupted_deletion_leaves_objects_that_can_be_deleted(
 def changed(
     api: Api, before: tuple[Write, ...], after: tuple[Write, ...], dry_run: str = "none"
 ) -> tuple[tuple[str, ...], ...]:
-    """Write one exposure, then another in its place; what was removed."""
+    """Write one exposure, then another in its place; return what was removed."""
     write_all(api, before)
     (existing,) = list_exposures(api)
     key = (existing.namespace, existing.name)

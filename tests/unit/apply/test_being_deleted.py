@@ -24,7 +24,7 @@ FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
 
 @pytest.fixture
 def cloud(server: ApiServer) -> ApiServer:
-    """A cluster in a cloud that cleans load balancers up."""
+    """A cluster in a cloud that deletes the load balancers of deleted Services."""
     server.finalizer = FINALIZER
     return server
 
@@ -92,7 +92,7 @@ def test_expose_writes_nothing_while_it_exists(
 
 
 def test_a_deletion_in_the_middle_of_the_writes(run: Run, cloud: ApiServer) -> None:
-    """Only the API server's response shows it; the run takes back the rest, and writes again."""
+    """Only the API server's response shows it; the run rolls back, and writes again."""
     assert run(*EXPOSE).code == 0
     patches = iter(range(100))
 
@@ -172,7 +172,7 @@ def test_verify_reports_a_deleted_service_that_still_answers(run: Run, cloud: Ap
 
 
 def test_the_controller_creates_the_service_again(running: Running) -> None:
-    """Meanwhile the exposure is not met, as its Service will be gone."""
+    """Meanwhile the request is not met, because the Service will be gone."""
     running.server.finalizer = FINALIZER
     running.wait_for(cooldown=0.0)
     controller = running.start()

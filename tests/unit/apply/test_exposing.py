@@ -66,7 +66,7 @@ def labelled(name: str) -> dict[str, Any]:
 
 
 def installed(*namespaces: str) -> list[dict[str, Any]]:
-    """What shows in which namespaces a controller uses gateways."""
+    """The objects that show in which namespaces a controller uses gateways."""
     name = "kubectl-istio-udp-controller"
     container = {"args": [f"--gateway-namespace={each}" for each in namespaces]}
     return [
@@ -157,7 +157,7 @@ def test_a_damaged_envoy_filter_does_not_make_a_tenants_entry_decide(
 def test_an_exposure_forged_before_the_first_expose_is_not_followed(
     run: Run, server: ApiServer, kinds: tuple[str, ...], pods: list[dict[str, Any]]
 ) -> None:
-    """It is where no administrator said that gateways belong."""
+    """It is in a namespace where gateways do not belong."""
     options = replace(STOLEN["options"], gateway_service=GatewayServiceMode.COMPANION)
     changes = {**STOLEN, "options": options, "entries": (), "discovery": Discovery.ENDPOINTS}
     forged(server, *kinds, gateway=LAB, **changes)

@@ -65,7 +65,7 @@ def made(
 def decided(
     api: Api, name: str, port: int, sessions: int | None = None, **more: Any
 ) -> tuple[Exposure, Snapshot]:
-    """The exposure that a run decides on now, and the snapshot that it rests on."""
+    """The exposure that a run decides now, and the snapshot that it uses."""
     request = ExposeRequest(
         "default",
         "coredns",
@@ -197,7 +197,7 @@ def test_another_object_with_its_name_is_not_changed(api: Api, server: ApiServer
 
 
 def test_a_reservation_with_a_lost_response_is_found(api: Api, server: ApiServer) -> None:
-    """The server made it and said 500; or the connection ended: nothing stays behind."""
+    """The server created it and answered 500, or the connection broke: nothing is left behind."""
     server.fail("POST", "envoyfilters", 0, done=True, times=1)
     with pytest.raises(ClusterError), reserved(api, SPEC):
         pytest.fail("it has no reservation")
@@ -235,7 +235,7 @@ def small(fakes: Fakes) -> None:
 
 
 def fitting(api: Api, exposure: Exposure, snapshot: Snapshot) -> Any:
-    """What `expose` holds while it writes; that it cannot be deleted would be a failure."""
+    """The reservation of `expose` while it writes; failing to delete it fails the test."""
     return reserved_if_changed(api, exposure, snapshot, writes(exposure), pytest.fail)
 
 
@@ -281,7 +281,7 @@ def test_two_exposures_request_one_port(api: Api, server: ApiServer, fakes: Fake
 def test_a_growing_exposure_counts_with_its_new_size(
     api: Api, server: ApiServer, small: Any
 ) -> None:
-    """An old one of 100 sessions asks for 700, a new one for 600."""
+    """An existing exposure grows from 100 to 700 sessions; a new one needs 600."""
     write(api, decided(api, "old", 5301, 100)[0])
     old, seen_by_old = decided(api, "old", 5301, 700)
     new, seen_by_new = decided(api, "new", 5302, 600)
@@ -336,7 +336,7 @@ def test_many_concurrent_runs_never_exceed_the_budget(
 
 
 def test_an_overtaken_run_decides_again(run: Run, server: ApiServer, small: Any) -> None:
-    """Another run takes most of the gateway while this one asks Envoy: it takes what is left."""
+    """Another run takes most sessions meanwhile, so this one takes what is left."""
     quick = spec_named("quick", 5400, 900)
 
     def overtake(request: Request) -> None:

@@ -253,7 +253,7 @@ def test_every_gateway_pod_has_the_route(api: Api, server: ApiServer, fakes: Fak
 
 
 def test_waits_until_the_route_arrives(api: Api, server: ApiServer, fakes: Fakes) -> None:
-    """One of another answer is not taken for it."""
+    """The route of another answer does not count."""
     put(server, response(status=201))
     lines = []
 

@@ -32,7 +32,7 @@ WRITE = Write(
 
 
 def istiod(manifest: Any) -> str:
-    """What istiod's webhook says of a ServiceEntry (Istio 1.31)."""
+    """The check of istiod's webhook for ServiceEntries (Istio 1.31)."""
     both = {"endpoints", "workloadSelector"} <= set(manifest.get("spec") or ())
     return "only one of WorkloadSelector or Endpoints is allowed in Service Entry" if both else ""
 
@@ -75,7 +75,7 @@ def test_fields_added_by_others_are_removed_and_only_the_plugin_owns_the_rest(
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     managers = {(m["manager"], m["operation"]) for m in after["metadata"]["managedFields"]}
     assert ("us", "Update") not in managers
-    # So that the next change meets no conflict with ourselves, and needs one request.
+    # So that the next change conflicts with no own field, and needs one request.
     asked = len(server.requests)
     changed = copy.deepcopy(dict(WRITE.manifest))
     changed["spec"]["workloadSelector"]["labels"] = {"app": "other"}

@@ -77,7 +77,7 @@ def test_expose_finds(case: Case, api: Api, fakes: Fakes) -> None:
     asked = ExposeRequest("default", "coredns", ports=parse_port_requests(["5300:53"]))
     existing = find_exposure(api, "default", "coredns")
     snapshot = read_snapshot(api, asked, GatewayChoice(), existing, need_proxy=True)
-    # Envoy's listeners are not in the files: they would tell of every EnvoyFilter a second time.
+    # Envoy's listeners are not in the files, because they would repeat every EnvoyFilter.
     found = decide(asked, replace(snapshot, bound=None)).findings
     shown = [(f.code, str(f.object), f.field) for f in found if f.severity is not Severity.INFO]
     assert shown == case.finds

@@ -167,7 +167,7 @@ SILENT: list[tuple[str, dict[str, Any]]] = [
     ("U113", {"others": (rival({"match": []}), rival({}))}),
     ("U113", {"others": (rival(EXACT, hosts=["b.example"]),)}),
     ("U113", {"others": (rival(EXACT, gateways={"e/f"}),)}),
-    # Of another virtual host: the one does not stand before the other.
+    # It has another virtual host, so neither takes precedence.
     ("U113", {"others": (rival(EXACT, hosts=["*"]),)}),
     ("U113", {"others": (rival(EXACT),), "hosts": ("*",)}),
     ("U113", {"others": (rival(EXACT),), "api": ENVOY_FILTER}),

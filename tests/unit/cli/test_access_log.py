@@ -410,7 +410,7 @@ class Mesh:
             self.server.logs[namespace, pod] = "".join(lines)
 
     def line(self, age: int) -> str:
-        """One that has every address in it that a client's or server's proxy would write."""
+        """A line with every address that the proxy of the client or the server would write."""
         services = {s["metadata"]["name"]: s["spec"] for s in self.server.all("Service")}
         ends = []
         for name, spec in services.items():
@@ -468,7 +468,7 @@ def last(done: Run) -> str:
 
 
 def first_hold(proxies: Mesh) -> list[str]:
-    """The first connection: it is held beside the looking, which may see enough before it began."""
+    """The first held connection; `verify` may have seen enough lines before it began."""
     deadline = time.monotonic() + 10
     while not proxies.holds and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -506,7 +506,7 @@ def test_verify_deletes_the_server_after_a_failure(
 
 @pytest.mark.parametrize("to", ["db", "db:5432", "default/db:tcp-db"])
 def test_verify_with_a_service(run: Run, proxies: Mesh, database: ApiServer, to: str) -> None:
-    """Of its two pods the one without the connection says nothing, which is no fault."""
+    """Of its two pods, one does not have the connection and writes no line, which is no error."""
     run(*EVERY)
     proxies.ages["db-2"] = ()
     done = run("verify", "accesslog/namespace", "--to", to)
@@ -551,7 +551,7 @@ def test_verify_of_one_direction_expects_no_lines_from_the_other(
     assert done.code == 1
     says = "writes lines although the access log does not apply to it"
     assert says in last(done)
-    # The one line at a connection's end is everybody's.
+    # Every proxy writes one line when a connection ends.
     proxies.ages["network-tool"] = (800,)
     done = run("verify", "accesslog/namespace-inbound", "--to", "db")
     assert done.code == 0

@@ -196,7 +196,7 @@ def test_install_again_removes_rights_that_are_not_needed(run: Any, server: Any)
 
 
 def test_install_in_another_namespace_is_refused(run: Any, server: Any) -> None:
-    """The rights in no namespace would be those of the second controller alone."""
+    """The ClusterRole would then belong to the second controller."""
     assert run("controller", "install", "--no-wait", "-n", "default").code == 0
     before = server.state()
     done = run("controller", "install", "--no-wait", "-n", "lab")
@@ -337,7 +337,7 @@ def test_a_process_runs_and_releases_the_lease_on_sigterm(
 
 
 def test_uninstall_in_another_namespace_deletes_nothing(run: Any, server: Any) -> None:
-    """The rights of the controller are in no namespace, and would go."""
+    """The controller's ClusterRole would be deleted."""
     assert run("controller", "install", "--no-wait", "-n", "default").code == 0
     before = server.state()
     done = run("controller", "uninstall", "-n", "lab")
@@ -366,7 +366,7 @@ def test_run_collects_garbage(run: Any, monkeypatch: pytest.MonkeyPatch) -> None
         raise Unreachable("not started")
 
     monkeypatch.setattr(Controller, "start", start)
-    # Its log would go to this test's stderr, from every later test.
+    # Otherwise later tests would log to this test's stderr.
     monkeypatch.setattr(run_module, "_log_json", lambda _: None)
     assert run("controller", "run").code == 3
     assert collecting == [True]

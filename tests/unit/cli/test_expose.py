@@ -400,7 +400,7 @@ def test_an_interruption_while_waiting_leaves_what_was_applied(
 
     fakes.run("istio-system", POD, "istio-proxy", ["pilot-agent", "request", "GET", "listeners"])
     fakes.stuck = True
-    # Everybody's sleep, the wait for a validating Envoy too.
+    # This replaces every sleep, also the wait for a validating Envoy.
     monkeypatch.setattr("kubectl_istio_udp.apply.waiting.time.sleep", interrupt)
     done = run(*EXPOSE, "--validate=none")
     assert done.code == 130
@@ -516,7 +516,7 @@ def test_a_dry_run_works_if_the_gateway_cannot_be_queried(run: Run, fakes: Fakes
 
 
 def test_an_overtaken_run_reports_it(api: Api, server: ApiServer) -> None:
-    """Two expose the same Service at once with different ports: the later one stays."""
+    """Two runs expose one Service at once with different ports: the later one stays."""
     mine = plan_of().exposure.spec
     theirs = plan_of(ports=[PortRequest(5399)]).exposure
     server.put(dict(envoy_filter(theirs)))
@@ -596,7 +596,7 @@ def test_a_readable_root_namespace_overrides_the_option(
 
 
 def test_the_companion_is_like_the_service_that_the_user_named(run: Run, server: ApiServer) -> None:
-    """And stays so when the command is repeated without the gateway."""
+    """It does not change when the command is repeated without the gateway."""
     server.put(
         gateway_service("a-internal", type="ClusterIP"),
         gateway_service("b-public", loadBalancerSourceRanges=["203.0.113.0/24"]),

@@ -342,7 +342,7 @@ def test_swapped_ports_are_waited_for(run: Run, controlled: ApiServer) -> None:
 
 
 def test_a_deleted_gateway_is_waited_for(run: Run, classed: ApiServer) -> None:
-    """Its settings do not stay."""
+    """The new exposure does not keep its settings."""
     words = (*EXPOSE, "-p", "5300:53")
     assert run(*words, "--idle-timeout", "1m", "--no-wait").code == 0
     key = (API_GATEWAY, "default", "coredns")

@@ -233,7 +233,7 @@ def test_an_interruption_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_sigterm_interrupts_the_command(run: Run, server: ApiServer) -> None:
-    """SIGTERM: what is half done is taken back."""
+    """SIGTERM rolls back what was written."""
     before = server.state()
 
     def terminate(request: Request) -> None:
@@ -265,7 +265,7 @@ def test_runs_with_the_words_of_the_process(
 
 
 def test_importing_the_entry_point_imports_no_client() -> None:
-    """Start-up is felt at every command; only a verb that needs the cluster pays for its client."""
+    """Only verbs that need the cluster import the client, because start-up delays every command."""
     code = (
         "import sys; import kubectl_istio_udp.cli.main; "
         "print([m for m in ('kubernetes', 'yaml', 'urllib3') if m in sys.modules])"

@@ -116,7 +116,7 @@ def test_the_path_of_a_file_is_not_a_request_path(
 def test_the_name_of_a_context_is_not_a_request_path(
     run: Run, kubeconfig: Path, fakes: Fakes, edge: ApiServer
 ) -> None:
-    """OpenShift's, of a context without a project."""
+    """OpenShift's name of a context without a project."""
     config = yaml.safe_load(kubeconfig.read_text("utf-8"))
     config["contexts"].append({**config["contexts"][0], "name": "/api-example-com:6443/jane"})
     kubeconfig.write_text(yaml.safe_dump(config), "utf-8")
@@ -192,7 +192,7 @@ def test_create_gateway_creates_a_gateway(run: Run, server: ApiServer) -> None:
     assert made["port"] == {"number": 8888, "name": "http-8888", "protocol": "HTTP"}
     assert made["hosts"] == ["a.org"]
     assert written(server)["spec"]["gateways"] == [f"istio-system/{NAME}"]
-    # Said once, it stays; and once there is another server, it goes.
+    # The created Gateway stays without naming it again, until there is another server.
     assert run(*HELLO, "--gateway-port", "8888", "--host", "a.org").code == 0
     assert written(server, "Gateway", "istio-system")
     server.put(istio_gateway(port=8888))
@@ -280,7 +280,7 @@ def test_the_api_and_a_binary_body_stay(run: Run, edge: ApiServer, tmp_path: Pat
 
 
 def is_refused(run: Run, server: ApiServer, *words: str) -> None:
-    """The command writes nothing, and says how to go on."""
+    """The command writes nothing, and says what to type next."""
     before = server.state()
     done = run(*words)
     assert done.code == 2 and "may not decide about an EnvoyFilter" in done.err

@@ -207,7 +207,7 @@ def test_a_backend_with_weight_0_beside_others_is_no_problem(run: Run, expose: E
 
 
 def test_a_listener_without_a_route(run: Run, expose: Expose) -> None:
-    """Its own is not accepted, because it is in a namespace that the listener does not allow."""
+    """Its route is not accepted, because the listener does not allow the route's namespace."""
     listeners = [listener(), listener("b", 5301)]
     by_name = [{"name": "udp", "namespace": "team", "sectionName": "b"}]
     foreign = route(name="far", namespace="apps", parents=by_name)

@@ -33,7 +33,7 @@ def exposed(run: Run, server: ApiServer, fakes: Fakes) -> str:
 
 
 def probes(fakes: Fakes) -> list[list[str]]:
-    """The commands that ask a hop; what the gateway's Envoy is asked is left out."""
+    """The commands that query a hop, without the queries to the gateway's Envoy."""
     return [command for command in fakes.commands if command[0] not in ("pilot-agent", "cat")]
 
 
@@ -635,7 +635,7 @@ def event(
 def test_a_load_balancer_that_is_never_created(
     run: Run, server: ApiServer, fakes: Fakes, readable: bool
 ) -> None:
-    """Clients outside have no way in: that is no success, and the newest warning says why."""
+    """Clients outside have no address: that is a failure, and the newest warning says why."""
     server.load_balancer = ""
     assert run(*EXPOSE).code == 0
     server.put(
@@ -661,7 +661,7 @@ def test_a_load_balancer_that_is_never_created(
 def test_a_passing_test_reads_no_further_evidence(
     run: Run, exposed: str, server: ApiServer, fakes: Fakes
 ) -> None:
-    """What explains a failure is read after one, not before."""
+    """Evidence about a failure is only read after a failure."""
     server.requests.clear()
     assert run("verify", "coredns").code == 0
     paths = [request.path for request in server.requests]
@@ -740,7 +740,7 @@ def test_an_external_name_that_leads_to_a_special_address_is_not_queried(
 def test_direct_query_sends_to_no_special_address(
     run: Run, server: ApiServer, fakes: Fakes
 ) -> None:
-    """Whether the Service is exposed or not; the API server's is one of them."""
+    """Whether the Service is exposed or not. The API server's address is one of them."""
     kubernetes = service("kubernetes", clusterIP="10.96.0.1")
     server.put(kubernetes, endpoint_slice(endpoint("10.96.0.1"), endpoint("127.0.0.1"), suffix="b"))
     done = run("direct", "coredns")

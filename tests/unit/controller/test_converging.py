@@ -32,7 +32,7 @@ ROUTES = [("team", "dns", OLD), ("team", "young", YOUNG), ("apps", "far", YOUNG)
 
 @dataclass(frozen=True, repr=False)
 class Change:
-    """A change of the cluster, in words and in deed."""
+    """A change of the cluster: its description, and the function that makes it."""
 
     words: str
     make: Callable[[Routed], None]
@@ -111,7 +111,7 @@ def routed_to(of: tuple[str, str, str], refs: list[Any], ports: list[int | None]
 
 
 def taken(port: int) -> Change:
-    """Somebody else's listener."""
+    """A listener of somebody else."""
     return put(
         {
             "apiVersion": "networking.istio.io/v1alpha3",

@@ -61,7 +61,7 @@ def test_a_gateway_that_is_created_later(running: Running) -> None:
 
 
 def test_an_exposure_stays_at_its_gateway_when_a_second_one_appears(running: Running) -> None:
-    """As with `expose`: where the Service names none, the exposure stays, and can be changed."""
+    """As with `expose`: if the Service names no gateway, the exposure stays and can be changed."""
     running.wait_for(cooldown=0.0)
     controller = running.start()
     running.server.put(annotated())

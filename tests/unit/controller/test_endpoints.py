@@ -129,7 +129,7 @@ def pod_at(
 
 
 def test_of_a_service_with_thousands_of_endpoints_a_thousand_are_listed(running: Running) -> None:
-    """Those of the first EndpointSlices by name, with an Event."""
+    """They are from the first EndpointSlices by name, and an Event reports the limit."""
     running.start()
     running.server.put(annotated(options={"discovery": "endpoints"}))
     running.exposed()

@@ -66,7 +66,7 @@ def test_a_gateway_in_a_namespace_that_istiod_does_not_read_is_refused(meshed: R
 
 
 def test_a_service_that_the_mesh_hides_gets_a_list_of_endpoints(meshed: Running) -> None:
-    """Else the endpoints of its TCP port of the same number would be taken."""
+    """Otherwise the endpoints of the TCP port with the same number would be used."""
     found = service(ports=[udp(), tcp()], annotations={"kubectl-istio-udp/expose": "5300:53"})
     meshed.server.put(mesh_config(defaultServiceExportTo=["."]), found)
     meshed.start(**CONFIG)
@@ -111,7 +111,7 @@ def test_what_istiod_ignores_depends_on_its_version(
     else:
         assert "taken" in meshed.tells("5300")
         assert meshed.filter() is None
-        # An upgrade of istiod is heard of.
+        # The controller notices an upgrade of istiod.
         meshed.server.put(istiod_pod(version="1.31.0"))
         meshed.exposed()
 

@@ -54,7 +54,7 @@ def _added(found: Any) -> None:
 
 
 def _fresh(found: Any) -> None:
-    """As the CRD's defaults are."""
+    """The conditions that the CRD sets by default."""
     unseen = {**condition("Programmed", None, "Unknown"), "reason": "Pending"}
     found["status"] = {"conditions": [unseen]}
 

@@ -69,7 +69,7 @@ class Mirrored(Routed):
         return until(self.child)
 
     def report_gateway(self, generation: int = 1, attached: int = 0, **listeners: Any) -> None:
-        """Let istiod say of the child's listeners what these say, and otherwise that all is well.
+        """Let istiod report these conditions of the child's listeners, and otherwise success.
 
         Whatever the server of the tests did to it, its generation is this one.
         """
@@ -132,7 +132,7 @@ def test_the_created_gateway_serves_http_listeners(running: Mirrored) -> None:
     assert child["spec"]["listeners"] == [named] and child["spec"]["tls"] == {"frontend": {}}
     assert child["metadata"]["ownerReferences"][0]["uid"] == running.uid(API_GATEWAY, "udp")
     until(lambda: running.told_of_gateway().get("Programmed") == ("False", "Pending"))
-    # Whether it is accepted is not said before istiod says it.
+    # It is not reported as accepted before istiod has accepted it.
     assert "Accepted" not in running.told_of_gateway()
     running.report_gateway(attached=3)
     until(lambda: running.told_of_gateway().get("Programmed") == ("True", "Programmed"))
@@ -173,7 +173,7 @@ def test_reports_of_istiod_about_earlier_generations_are_ignored(running: Mirror
 
 
 def test_a_certificate_of_another_namespace_needs_a_grant(running: Mirrored) -> None:
-    """Whether it exists, which istiod says first, is not the business of others."""
+    """Others must not learn whether it exists, although istiod checks that first."""
     secret = {"kind": "Secret", "group": "", "name": "absent", "namespace": "apps"}
     secure = {**listener("web", 443, "HTTPS"), "tls": {"certificateRefs": [secret]}}
     running.begin(gateway(secure, namespace=PLACE))
@@ -332,7 +332,7 @@ def test_a_copy_follows_its_original(running: Mirrored) -> None:
 
 
 def test_the_revision_of_a_route_is_copied(running: Mirrored) -> None:
-    """It chooses the istiod."""
+    """The label istio.io/rev selects the istiod."""
     original = mirrored_route(namespace=PLACE)
     original["metadata"]["labels"] = {"istio.io/rev": "canary"}
     running.begin(gateway(WEB, namespace=PLACE), original)
@@ -420,7 +420,7 @@ def test_objects_of_other_owners_are_not_changed(running: Mirrored) -> None:
     until(lambda: f"HTTPRoute {PLACE}/{CLONE} already exists" in messages())
     assert running.child() == their_gateway | {"metadata": running.child()["metadata"]}
     assert running.clone()["spec"] == their_route["spec"]
-    # Nor deleted, when there is nothing to mirror any more.
+    # It is not deleted either when there is nothing to mirror any more.
     running.server.remove("HTTPRoute", PLACE, "web")
     running.server.put(gateway(listener("x", 1, "INVALID"), namespace=PLACE))
     running.quiet()

@@ -113,7 +113,7 @@ def test_a_forbidden_change_keeps_the_exposure(running: Running) -> None:
     running.tells("ExposeForbidden")
     running.quiet()
     assert running.filter() == before and running.companion()
-    # What is there goes when it is not allowed any more, whatever is asked for.
+    # An exposure is deleted when it is no longer allowed, whatever is requested now.
     running.server.put(space("default", "5400"))
     until(lambda: not running.filter() and not running.companion() and not running.entry())
 
@@ -147,7 +147,7 @@ def test_of_more_services_than_ports_only_the_oldest_are_read(running: Running) 
     running.exposed("udp-default-b")
     for name in "cd":
         assert "2 older Services of the namespace" in running.tells("ExposeRefused", name)
-    # There may be thousands: they are not looked at with every change of a gateway.
+    # There may be thousands, so changes of a gateway do not reconcile them.
     assert not running.controllers[0]._waiting_for_capacity
     running.server.remove("Service", "default", "a")
     running.exposed("udp-default-c")
@@ -181,7 +181,7 @@ def test_nothing_is_planned_for_what_is_not_allowed(
 def test_changing_pods_only_queue_the_permitted_number_of_intents(
     running: Running,
 ) -> None:
-    """Of a namespace the oldest ones, as many as it may have ports."""
+    """Only the oldest ones of a namespace, as many as it may have ports."""
     running.server.put(space("default", **{"kubectl-istio-udp/allow-total-ports": "3"}))
     controller = running.start()
     for number in range(9):

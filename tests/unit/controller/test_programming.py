@@ -88,7 +88,7 @@ def test_envoys_are_queried_only_when_something_has_changed(running: Routed) -> 
     running.programmed()
     running.quiet()
     before = queries(running)
-    # Neither what is served nor the pods: another route, and a pod that is not ready.
+    # Another route and a pod that is not ready: what is served does not change.
     running.server.put(route(name="younger", created="2026-05-01T00:00:00Z"))
     until(lambda: running.attached() == [2])
     running.server.put(builders.gateway_pod(SECOND, ready=False))
@@ -158,7 +158,7 @@ def test_a_new_listener_does_not_hide_that_pods_cannot_be_queried(running: Route
 def test_a_port_of_istiod_s_own_udp_listener_is_unavailable(running: Routed) -> None:
     """With HTTP/3 istiod adds a UDP listener to the gateway by itself."""
     running.envoys.bound.append(("udp_0.0.0.0_5301", 5301))
-    # The same port for TCP is not the same.
+    # A TCP listener with the same number does not matter.
     running.envoys.bound.append(("0.0.0.0_5300", 5300))
     running.begin(gateway(listener(), listener("b", 5301), annotations=TARGET), route())
     until(lambda: running.conditions().get("Accepted") == ("True", "ListenersNotValid"))

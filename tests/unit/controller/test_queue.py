@@ -114,7 +114,7 @@ def test_a_closed_queue_gives_nothing_and_drops_its_keys() -> None:
     clock.now += 2
     assert queue.take(0) is None
     queue.open()
-    # Nothing that was asked for before is given.
+    # Keys from before are dropped.
     assert queue.take(0) is None
     queue.add("w")
     assert given(queue) == "w"

@@ -65,7 +65,7 @@ def test_what_it_writes_itself_is_not_reconciled_again(
 def test_requests_at_the_same_time_share_the_sessions_of_their_namespace(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that planned with what another took meanwhile is planned again."""
+    """If another exposure took the planned sessions meanwhile, it is planned again."""
     names, calls = ("a", "b", "c"), itertools.count()
     all_planned, before = threading.Barrier(len(names)), Reserver.hold
 
@@ -118,7 +118,7 @@ def test_an_idle_controller_sends_no_requests(running: Running) -> None:
     running.clock.move(600.0)
     running.quiet()
     assert len(running.server.requests) == before
-    # What is heard of without meaning anything is not answered either.
+    # Changes without meaning cause no writes either.
     found = running.server.get("Service", "default", "coredns")
     running.server.put(found)
     running.quiet()
@@ -208,7 +208,7 @@ def test_forged_labels_in_a_tenants_namespace_change_no_other_exposure(running: 
     running.server.remove("ServiceEntry", "default", victims)
     running.quiet()
     assert running.server.state() == before
-    # Nor has it made anybody forget what is the victim's.
+    # The victim's objects are still in the caches.
     running.server.remove("Service", "victim", "coredns")
     until(lambda: not running.filter(victims) and not running.entry(victims))
 
@@ -334,7 +334,7 @@ def test_a_label_with_the_gateways_revision_stays(running: Running) -> None:
 def test_reports_a_second_entry_with_the_host(
     running: Running, hosts_before: int, restarted: bool
 ) -> None:
-    """Also behind as many other hosts as a ServiceEntry may have, and when it was there before."""
+    """Also after as many other hosts as a ServiceEntry may have, and if it existed before."""
     controller = running.start()
     running.server.put(annotated())
     running.exposed()

@@ -106,7 +106,7 @@ def test_a_failed_write_is_not_reported_for_another_request(
 
 @pytest.mark.parametrize("waits", ["listener", "cooldown"])
 def test_it_is_pending_until_it_has_moved_to_another_gateway(running: Routed, waits: str) -> None:
-    """It waits for the end of the listener there, or may not change yet."""
+    """It waits until the listener there is gone, or until it may change."""
     running.wait_for(**{waits: 60.0})
     running.begin(named("istio-ingressgateway"), route(namespace=PLACE))
     until(lambda: told(running).get("Programmed") == ("True", "Programmed", 1))
@@ -130,7 +130,7 @@ def test_a_move_that_fails_is_pending(running: Routed) -> None:
 def test_an_earlier_refusal_is_not_reported_for_a_corrected_request(
     running: Routed, blocked: Blocked
 ) -> None:
-    """`expose --api udproute` would take back what the controller is about to accept."""
+    """`expose --api udproute` would roll back what the controller is about to accept."""
     running.begin(gateway(listener(port=53), annotations=TARGET), route())
     until(lambda: running.conditions().get("Programmed") == ("False", "Invalid"))
     running.quiet()
@@ -213,7 +213,7 @@ def test_statuses_stay_while_the_class_is_missing(running: Routed) -> None:
     running.start("two", gateway_api=True)
     running.quiet()
     assert statuses(running) == before
-    # A parent that a route no longer has is nobody's to decide.
+    # Nobody decides about a parent that a route no longer has.
     fewer = running.server.get("UDPRoute", "team", "dns")
     fewer["spec"]["parentRefs"] = []
     running.server.put(fewer)

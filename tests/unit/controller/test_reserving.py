@@ -257,7 +257,7 @@ def test_twenty_requests_for_one_port_at_once(running: Running) -> None:
 
 
 def test_a_forged_service_entry_grants_no_sessions(running: Running) -> None:
-    """A tenant's own ServiceEntry, made before the controller's, that says it holds 40,000."""
+    """A tenant's ServiceEntry, older than the controller's, that claims 40,000 sessions."""
     planned = builders.plan_of(ports=[PortRequest(5300, 53)], max_sessions=40_000)
     forged = next(marked(w) for w in writes(planned.exposure) if w.kind == "ServiceEntry")
     running.server.put(dict(forged.manifest))
@@ -265,7 +265,7 @@ def test_a_forged_service_entry_grants_no_sessions(running: Running) -> None:
     running.server.put(annotated())
     running.exposed()
     cluster = running.filter()["spec"]["configPatches"][0]["patch"]["value"]
-    # What the namespace may have is 4,000; how many it gets unasked depends on what is seen first.
+    # The limit of the namespace is 4,000; the default number depends on the order of events.
     assert cluster["circuit_breakers"]["thresholds"][0]["max_connections"] in (1_750, 4_000)
 
 

@@ -117,7 +117,7 @@ def test_a_missing_class_changes_no_gateway(running: Routed) -> None:
     running.server.put(moved)
     until(lambda: running.addresses(NAME) == ["10.1.4.77"])
     assert running.filter(NAME) == before
-    # A controller that starts now knows the class no more.
+    # A controller that starts now does not know the class.
     running.controllers.pop().stop()
     controller = running.start("two", gateway_api=True)
     until(lambda: controller.states() == {"waiting": 1})
@@ -419,7 +419,7 @@ def test_refused_endpoints_are_reported_when_only_endpoints_change(running: Rout
 
 
 def test_refused_endpoints_are_reported_although_others_change(running: Routed) -> None:
-    """What waits for its time is done, whatever changes at that time."""
+    """A delayed report is made, even if something else changes at that time."""
     running.begin(gateway(annotations=TARGET), route(backend(), backend("canary")))
     running.programmed()
     running.quiet()
@@ -475,7 +475,7 @@ def test_delete_refuses_an_exposure_that_a_gateway_requests(running: Routed, run
 
 
 def test_it_waits_for_the_addresses_of_the_gateway_s_pods(running: Routed) -> None:
-    """One that binds IPv4 alone, and both families a moment later, loses datagrams for 45 s."""
+    """A listener that binds IPv4, and both families a moment later, loses datagrams for 45 s."""
     running.server.put(builders.gateway_pod(ips=(), ready=False))
     running.begin(gateway(annotations=TARGET), route())
     until(lambda: running.conditions().get("Programmed") == ("False", "NoResources"))
@@ -808,7 +808,7 @@ def test_rules_after_the_first_are_dropped(running: Routed) -> None:
 
 
 def test_the_settings_of_a_route(running: Routed) -> None:
-    """What cannot be read is a condition, and the listener keeps the settings that it has."""
+    """An invalid annotation causes a condition, and the listener keeps its settings."""
     idle, log = "kubectl-istio-udp/idle-timeout", "kubectl-istio-udp/session-log"
     running.begin(gateway(annotations=TARGET), route(annotations={idle: "2m"}))
     running.programmed()

@@ -218,7 +218,7 @@ def test_deleted_objects_leave_nothing_in_memory(running: Running) -> None:
     # The mesh of each gateway is read with the first exposure there.
     assert {n: s for n, s in now.items() if s > empty[n] and n != "_meshes"} == {}
     left = {name: value for name, value in remembered(controller) if value}
-    # When the next Event about them is due, they are looked at once more and forgotten.
+    # When their next Event is due, they are reconciled once more and forgotten.
     left.pop("WorkQueue._due")
     left.pop("EventWriter._budgets")
     assert left == {}

@@ -39,7 +39,7 @@ def test_toggling_an_annotation_rarely_changes_the_gateway(running: Running) -> 
 
 
 def test_repeated_requests_and_withdrawals_rarely_change_the_gateways(running: Running) -> None:
-    """By an annotation that comes and goes, or that names one gateway after the other."""
+    """An annotation is removed and set again, or names one gateway after the other."""
     running.wait_for(cooldown=60.0)
     labels = {"app": "edge", "istio": "edge"}
     running.server.put(builders.gateway_pod("edge-1", labels=labels))
@@ -93,7 +93,7 @@ def test_a_service_that_is_replaced_keeps_everything(running: Running) -> None:
     running.server.put(endpoint_slice(endpoint("10.244.0.20"), endpoint("10.244.0.21")))
     until(lambda: controller.states() == {"ok": 1})
     assert state() == before
-    # One that does not come back goes; the wait begins anew.
+    # If the Service does not come back, the exposure is deleted after a new wait.
     running.clock.move(500.0)
     running.server.remove("Service", "default", "coredns")
     del before["Service", "default", "coredns"]

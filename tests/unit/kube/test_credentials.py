@@ -38,7 +38,7 @@ from tests.support.kubeconfig_cases import (
 from tests.support.recording import Recorders, front
 from tests.support.situations import filled
 
-# Prints what is in the file `answer` beside it, and notes that it ran.
+# Prints the file `answer` next to it, and records that it ran.
 SCRIPT = '#!/bin/sh\ncd "$(dirname "$0")"\necho ran >>runs\ncat answer\n'
 
 

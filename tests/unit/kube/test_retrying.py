@@ -111,7 +111,7 @@ def test_a_caller_with_a_queue_retries_nothing(kubeconfig: Path, server: ApiServ
 
 
 def test_expose_and_its_rollback_retry_on_a_busy_server(run: Run, server: ApiServer) -> None:
-    """429 at each write, then a refusal for good: all is taken back, through further 429s."""
+    """429 at each write, then a final error: everything is rolled back, despite further 429s."""
     before = server.state()
     for method in ("PATCH", "POST", "DELETE"):
         server.fail(method, "", 429, times=2, headers=AT_ONCE)
@@ -180,11 +180,11 @@ LATER = {status: (status, AT_ONCE) for status in (429, 500, 503)}
 @pytest.mark.parametrize(
     ("verb", "fault", "sent"),
     [
-        # Nobody knows whether the server did it: such a write is never sent again.
+        # It is unknown whether the server did it, so such a write is never sent again.
         *((verb, fault, 1) for verb in METHODS for fault in (BROKEN, SILENT)),
         # The server did nothing, and says when to come again.
         *((verb, LATER[429], 2) for verb in METHODS),
-        # 5xx may come from a front after the server did it. Only an apply may be done twice.
+        # 5xx may come from a proxy after the server did it. Only an apply may be repeated.
         *(
             (verb, LATER[status], 2 if verb == "apply" else 1)
             for verb in METHODS
@@ -204,7 +204,7 @@ def test_a_write_is_never_sent_twice_if_that_could_do_harm(
 ) -> None:
     """Whether the server had done it (`done`) or not, which the client cannot know."""
     made = connected(kubeconfig).create(MAP, manager="m")
-    # Only who gets no answer is to wait no longer; others may wait for a busy machine.
+    # A short timeout only where no answer comes; otherwise a busy machine may need longer.
     api = connected(kubeconfig, request_timeout=0.2 if fault == SILENT else 10.0)
     before = len(server.requests)
     status, headers = fault

@@ -129,7 +129,7 @@ def test_an_unreadable_object_does_not_hide_others(api: Api, error: Exception) -
 
 
 def test_an_error_in_handling_an_object_does_not_end_the_watch(api: Api, server: ApiServer) -> None:
-    """Every object after it is taken, those that the watch brings too."""
+    """All further objects are cached, also objects from the watch."""
     told: list[str] = []
 
     def changed(key: Key, before: int | None, now: int | None) -> None:

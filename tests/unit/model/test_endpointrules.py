@@ -145,7 +145,7 @@ def test_a_port_is_found_by_its_number_while_its_name_changes() -> None:
     )]  # fmt: skip
     assert addresses(renamed) == addresses(renamed, later) == ["10.0.0.1"]
     assert addresses(service(ports=[udp(53, "dns", "named")])) == ["10.0.0.1"]
-    # Who has read nothing of the former name finds it by the target port.
+    # Without a record of the former name, the target port identifies it.
     unknown = ServicePort(53, "dns", "UDP", 53)
     assert addresses(renamed, port=unknown) == ["10.0.0.1"]
     assert addresses(service(ports=[udp(5353, "udp-dns")])) == ["10.0.0.1"]

@@ -409,7 +409,7 @@ def test_a_stable_label_is_preferred_to_one_that_changes_with_an_upgrade() -> No
 
 
 def test_gateways_that_no_label_distinguishes_are_refused() -> None:
-    """The pods of the first are selected by every selector of it together with the second's."""
+    """Every selector of the first gateway's pods also selects the second's."""
     pods = [workload(name="plain"), workload(name="special", labels={"type": "inside"})]
     services = [
         gateway_service("plain"),

@@ -54,7 +54,7 @@ def test_characters_that_the_terminal_cannot_show_are_escaped() -> None:
 
 
 def test_an_unused_stream_leaves_the_other_one_alone() -> None:
-    """It ends without an error, even if the other one was closed before."""
+    """It ends without an error, even if the underlying one was closed before."""
     inner = io.StringIO()
     stream = EscapingStream(inner)
     inner.close()

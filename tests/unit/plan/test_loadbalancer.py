@@ -287,26 +287,26 @@ AWS_CLASS = {"loadBalancerClass": "service.k8s.aws/nlb", "allocateLoadBalancerNo
 @pytest.mark.parametrize(
     ("annotations", "ports", "spec", "expected"),
     [
-        # To the nodes: the port there of the gateway's readiness check.
+        # Traffic goes to the nodes: check the node port of the gateway's readiness check.
         ({f"{AWS}type": "external"}, [HTTP, STATUS], {}, http_check("30021")),
         ({f"{AWS}type": "nlb"}, [port(8021, 30021, 15021)], {}, http_check("30021")),
-        # Without it, whether the node takes TCP for the gateway.
+        # Without that, check whether the node accepts TCP for the gateway.
         ({f"{AWS}type": "external"}, [HTTP], {},
          {f"{AWS}healthcheck-protocol": "tcp", f"{AWS}healthcheck-port": "30080"}),
-        # To the pods: their readiness check.
+        # Traffic goes to the pods: use their readiness check.
         ({f"{AWS}nlb-target-type": "ip"}, [HTTP], {}, http_check("15021")),
         ({f"{AWS}type": "nlb-ip"}, [HTTP], {}, http_check("15021")),
         ({}, [HTTP], AWS_CLASS, http_check("15021")),
-        # The controller takes the companion's healthCheckNodePort.
+        # The cloud controller uses the companion's healthCheckNodePort.
         ({f"{AWS}type": "external"}, [HTTP, STATUS], {"externalTrafficPolicy": "Local"}, {}),
-        # What the gateway's Service says of its own check does not fit.
+        # The gateway Service's own health check does not fit the companion.
         ({f"{AWS}type": "external", f"{AWS}healthcheck-port": "status-port",
           f"{AWS}healthcheck-path": "/x", f"{AWS}healthcheck-interval": "5"}, [STATUS], {},
          http_check("30021")),
         ({f"{LINODE}tags": "x"}, [STATUS], {}, {f"{LINODE}udp-check-port": "30021"}),
         ({f"{LINODE}udp-check-port": "80"}, [HTTP], {}, {f"{LINODE}udp-check-port": "30080"}),
         ({f"{LINODE}tags": "x"}, [port(80)], {}, {}),
-        # Others check what they must by themselves.
+        # Other clouds choose the health check themselves.
         ({"cloud.google.com/l4-rbs": "enabled"}, [STATUS], {}, {}),
         ({f"{AWS}type": "external"}, [STATUS], {"type": "ClusterIP"}, {}),
     ],
@@ -386,11 +386,11 @@ def test_clouds_whose_load_balancers_carry_no_udp(
 @pytest.mark.parametrize(
     ("annotations", "spec", "said", "sure"),
     [
-        # Annotations of several clouds, or a class: somebody else may make it.
+        # With annotations of several clouds, or a class, another one may create it.
         ({**HETZNER, f"{AWS}name": "x"}, {}, "Hetzner", False),
         ({**HETZNER, "metallb.io/address-pool": "x"}, {}, "Hetzner", False),
         (HETZNER, {"loadBalancerClass": "metallb"}, "Hetzner", False),
-        # Those of a tool say nothing about it.
+        # Annotations of tools do not matter.
         ({**HETZNER, "meta.helm.sh/release-name": "x"}, {}, "Hetzner", True),
         ({**HETZNER, "external-dns.alpha.kubernetes.io/hostname": "x"}, {}, "Hetzner", True),
         ({f"{BETA}exoscale-loadbalancer-name": "x"}, {}, "Exoscale", True),

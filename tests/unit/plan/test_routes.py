@@ -66,7 +66,7 @@ def step(
 def planned(
     *ports: tuple[int, dict[tuple[str, str], int]], before: ExposureSpec | None = None, **more: Any
 ) -> Exposure:
-    """What listeners come to, step by step."""
+    """The planned steps of listeners."""
     while True:
         found = step(*ports, before=before, **more)
         if found.complete:

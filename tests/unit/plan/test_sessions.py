@@ -116,14 +116,14 @@ def fails() -> int:
 @pytest.mark.parametrize(
     ("room_", "ports", "before", "expected"),
     [
-        # A number stays as long as it fits: also with another port, whoever asks.
+        # A number is kept as long as it fits, also if a port is added.
         (SessionRoom(SMALL, lambda: 0), 2, (1, 500), 500),
         (SessionRoom(SMALL, lambda: 0, stays=True), 2, (1, 500), 500),
-        # Who decides whenever anything changes keeps it although others took the room since.
+        # With `stays` and the same ports it is kept, whatever others use.
         (SessionRoom(SMALL, lambda: 18_000), 1, (1, 500), 1),
         (SessionRoom(SMALL, fails, stays=True), 1, (1, 500), 500),
         (SessionRoom(SMALL, lambda: 18_000, stays=True), 2, (1, 500), 1),
-        # What the namespace is allowed: half of it for a new one, all for what is there.
+        # The namespace's limit: half for a new exposure, all for an existing one.
         (SessionRoom(SMALL, lambda: 0, limit=lambda: SessionLimit(4_000, 1_000)), 1, None, 500),
         (SessionRoom(SMALL, lambda: 0, limit=lambda: SessionLimit(300, 1_000)), 1, None, 300),
         (SessionRoom(SMALL, lambda: 0, limit=lambda: SessionLimit(4_000, 1_000)), 2, (1, 500), 500),

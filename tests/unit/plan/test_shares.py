@@ -11,7 +11,7 @@ from kubectl_istio_udp.model.ports import Backend, ExposedPort
 from kubectl_istio_udp.model.shares import MOST_SHARES, NUMBERS
 from kubectl_istio_udp.plan.shares import with_kept_shares
 
-# The clients' numbers that are looked at: enough that each share of a few per cent has some.
+# The tested clients' numbers: enough for each share of a few per cent.
 SEEN = range(0, NUMBERS, NUMBERS // 1000)
 
 
@@ -53,7 +53,7 @@ def sizes(found: ExposedPort) -> dict[str, float]:
         (port(a=60, b=40), port(a=60, b=40, c=100), {("a", "c"): 0.3, ("b", "c"): 0.2}),
         (port(a=50, b=30, c=20), port(b=30, c=20), {("a", "b"): 0.3, ("a", "c"): 0.2}),
         (port(a=50, b=30, c=20), port(d=50, b=30, c=20), {("a", "d"): 0.5}),
-        # What is invalid is dropped, and nobody else is.
+        # Only the share of an invalid backend is dropped.
         (port(a=50, b=30, c=20), port(50, b=30, c=20), {("a", ""): 0.5}),
         (port(50, b=30, c=20), port(a=50, b=30, c=20), {("", "a"): 0.5}),
     ],
@@ -86,7 +86,7 @@ def test_without_clients_there_is_nothing_to_keep() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_many_changes(seed: int) -> None:
-    """Each moves the least; only now and then the shares are divided anew, before they are many."""
+    """Each change moves few clients; the shares are only assigned again when there are many."""
     chosen = random.Random(seed)
     found, anew = port(a=1), 0
     for _ in range(100):

@@ -65,10 +65,10 @@ def static_exposure() -> Exposure:
 
 
 def test_static_rendering_is_the_seed_with_safe_settings() -> None:
-    """Ours differs from the seed's filter in names alone, and adds nothing but what is listed."""
+    """The EnvoyFilter differs from the seed's only in names, and adds only what is listed."""
     theirs = leaves(yaml.safe_load(SEED.read_text(encoding="utf-8")))
     ours = leaves(envoy_filter(static_exposure()))
-    # The seed's names, and what ours are: unique in the gateway, whatever else is exposed there.
+    # The seed's names, and the ones used now, which are unique at the gateway.
     names = {
         "udp-listener": "udp-default-coredns",
         "udp_listener": "udp-default-coredns-5300",
@@ -96,7 +96,7 @@ def test_static_rendering_is_the_seed_with_safe_settings() -> None:
     marks = "patch/value/metadata/filter_metadata/kubectl-istio-udp"
     options = f"{patches}/LISTENER/patch/value/socket_options"
     assert {short(path) for path in ours.keys() - theirs.keys()} == {
-        # Whose it is, to be found again.
+        # The marks that show which exposure it belongs to.
         "metadata/labels/app.kubernetes.io/managed-by",
         "metadata/labels/kubectl-istio-udp/exposure",
         "metadata/labels/kubectl-istio-udp/namespace",

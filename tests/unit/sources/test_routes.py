@@ -578,7 +578,7 @@ def test_gateway_status(row: str) -> None:
 
 
 def test_a_listener_reports_its_kinds_and_counts_its_routes() -> None:
-    """Traps 9 and 10: 0 is said, the group is said, and an empty list is a list."""
+    """Traps 9 and 10: 0, the group and an empty list are written."""
     listeners = [listener(), listener("b", 1, kinds=[HTTP_ROUTE]), HTTP]
     status = conditions.gateway_status(gateway(*listeners), {"dns": 2}, DONE, NOW)
     assert [each["attachedRoutes"] for each in status["listeners"]] == [2, 0, 0]

@@ -98,7 +98,7 @@ def test_a_pod_without_port_forward_is_queried_by_exec(api: Api, server: ApiServ
 def test_an_envoy_that_cannot_be_queried(
     kubeconfig: Path, server: ApiServer, answer: Exec, said: str, tried: int
 ) -> None:
-    # Only one that hangs is to be waited for no longer; others may wait for a busy machine.
+    # A short timeout only where the pod hangs; otherwise a busy machine may need longer.
     seconds = 0.2 if answer.hangs else 30.0
     api = connected(kubeconfig, replace(QUICK, envoy_answer=seconds))
     server.run = lambda *_: answer
@@ -140,7 +140,7 @@ QUESTIONS = (
 def test_a_pod_that_poses_as_an_envoy_does_not_end_the_command(
     api: Api, server: ApiServer, question: Callable[..., Any], answer: str
 ) -> None:
-    """A tenant can make one, in a namespace of its own, which `get -A` then asks."""
+    """A tenant can create one in its own namespace, and `get -A` then queries it."""
     server.run = lambda *_: Exec(answer)
     with pytest.raises(
         ClusterError, match=r"could not query [^ ]* from .*: the response was"

@@ -254,7 +254,7 @@ def test_a_response_without_annotation_is_searched_at_the_usual_gateway(
 
 
 def test_rights_for_exposures_suffice_for_exposures(api: Api, server: ApiServer) -> None:
-    """Of the other kinds nothing is seen then, as of a namespace that has none."""
+    """The other kinds are not shown then."""
     server.put(*objects())
     put(server, response(mesh=True, hosts=(RATINGS,)), access_log())
     server.fail("GET", EVERYWHERE, 403)

@@ -121,7 +121,7 @@ def test_a_forged_object_beside_the_exposure_is_a_stray(forgery: Any, first: boo
     [
         forgery
         for what, forgery in FORGERIES.items()
-        # These agree with themselves, or are all that is left of something.
+        # These are consistent, or the only objects left.
         if "one's own" not in what and what != "EnvoyFilter elsewhere that cannot be read"
     ],
 )

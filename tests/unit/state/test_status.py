@@ -173,7 +173,7 @@ def test_each_gateway_pods_listener_cluster_and_hosts(
 def test_a_pod_that_only_a_service_entry_names_is_not_queried(
     api: Api, server: ApiServer, fakes: Fakes
 ) -> None:
-    """Tenants write ServiceEntries; which pods are a gateway's is for the EnvoyFilter to say."""
+    """Tenants can write ServiceEntries; only the EnvoyFilter decides which pods are a gateway."""
     for write in writes(plan_of().exposure):
         if write.kind == "ServiceEntry":
             api.apply(write.manifest, before=None, manager=write.manager)

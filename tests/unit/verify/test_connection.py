@@ -249,7 +249,7 @@ def test_the_command_connects_again_after_a_closed_connection() -> None:
 
 
 def test_the_command_retries_after_a_refused_connection(tmp_path: Path) -> None:
-    """As an nc does that finds the port closed: it ends at once."""
+    """nc ends at once if the port is closed."""
     refused, calls = tmp_path / "nc", tmp_path / "calls"
     refused.write_text(f"#!/bin/sh\necho called >>{calls}\nexit 1\n", encoding="utf-8")
     refused.chmod(0o755)

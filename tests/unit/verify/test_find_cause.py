@@ -176,7 +176,7 @@ NOTHING = state((), listeners={}, clusters={}, ports={}, targets={})
             "UpdateRejected",
             "its Envoy rejects theirs, which blocks other configuration: port 75300",
         ),
-        # What nobody adds is not held up by somebody else's mistake.
+        # A resource that the EnvoyFilter does not add cannot be blocked by another one's error.
         (
             {
                 "proxy": ProxyEvidence(state(clusters={}, refusals={"theirs": Refusal("port")})),

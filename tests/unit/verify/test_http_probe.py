@@ -32,7 +32,7 @@ PAGES = {
 
 
 class PagesServer(ThreadingHTTPServer):
-    """Notes who was asked for what."""
+    """Records the requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Pages)
@@ -84,7 +84,7 @@ def wanted(path: str, status: int = 200, body: bytes | None = None, **more: Any)
 def run(
     probe: HttpProbe, port: int, path_variable: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    # Whatever proxy the machine has is not for this.
+    # Do not use a proxy of this machine.
     environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     if path_variable is not None:
         environment["PATH"] = path_variable

@@ -39,7 +39,7 @@ def test_reads_the_lines_of_a_connection() -> None:
 
 
 def test_the_proxys_own_count_gives_the_interval() -> None:
-    """The kubelet stamps them when they are flushed, which is late, and all at once."""
+    """The kubelet's timestamps are from when the lines are flushed: late, and all at once."""
     late = [(46, line) for _, line in LINES]
     assert interval(lines_of(log(*late), CLIENT, SERVER)) == pytest.approx(5.002)
 

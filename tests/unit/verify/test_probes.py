@@ -225,7 +225,7 @@ def test_every_byte_is_sent_and_received(payload: bytes) -> None:
 
 
 def test_a_message_that_is_not_a_response_is_not_an_answer() -> None:
-    """dig takes a query that comes back as it went for NOERROR: an echo server, or a loop."""
+    """dig reports NOERROR for its own query sent back, by an echo server or a loop."""
     assert not read_answer(DnsProbe("foo.bar.com"), *captured("echoed"), 0, "", "p").answered
 
 
@@ -235,7 +235,7 @@ def test_a_malformed_message_is_garbled() -> None:
 
 
 def test_a_malformed_message_counts_as_arrived() -> None:
-    """dig drops it and waits for another, but says so: the path is sound."""
+    """dig drops it, waits for another one, and reports that: the path works."""
     assert read_answer(DnsProbe("foo.bar.com"), *captured("garbled"), 9, "", "p").arrived
 
 
