@@ -82,6 +82,12 @@ class Common:
     retry: bool = True
     waits: Waits | None = None
 
+    @property
+    def list_hint(self) -> str:
+        """The hint of a command without names: how to list what it could name."""
+        where = f" -n {self.namespace}" if self.namespace else ""
+        return f"list them: kubectl istio-udp get{where}"
+
 
 def cluster_options(command: Callable[..., Any]) -> Any:
     """-n, kubectl's connection flags, --request-timeout and -v as one `common`."""

@@ -27,7 +27,7 @@ def run(
     if bool(names) == all_names:
         raise UsageError(
             "name what to delete, or use --all",
-            hints=["list them: kubectl istio-udp get"],
+            hints=[common.list_hint],
         )
     api = connect(common)
     applying = Applying(

@@ -31,7 +31,7 @@ def run(
     if bool(names) == (all_names or all_namespaces):
         raise UsageError(
             "name what to verify, or use --all or -A",
-            hints=["list them: kubectl istio-udp get"],
+            hints=[common.list_hint],
         )
     api = connect(common)
     namespace = namespace_of(common, api)

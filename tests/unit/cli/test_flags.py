@@ -119,3 +119,13 @@ def test_one_that_is_off_does_nothing(run: Run, server: ApiServer) -> None:
     done = run("delete", "--all=false")
     assert done.code == 2
     assert "name what to delete" in done.err
+
+
+@pytest.mark.parametrize("verb", ["delete", "verify"])
+@pytest.mark.parametrize(("words", "where"), [(["-n", "team"], " -n team\n"), ([], "\n")])
+def test_the_list_to_choose_from_is_of_the_same_namespace(
+    run: Run, server: ApiServer, verb: str, words: list[str], where: str
+) -> None:
+    done = run(verb, *words)
+    assert done.code == 2
+    assert done.err.endswith(f"  list them: kubectl istio-udp get{where}")
