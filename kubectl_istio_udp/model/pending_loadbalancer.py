@@ -77,7 +77,10 @@ def pending_remedy(service: Manifest, why: str) -> str:
 def _another_way(service: Manifest) -> str:
     """The alternative if this Service never gets an address: a companion or a patched Service."""
     if (service["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGER:
-        return "if the cluster has no load balancer for UDP, use --gateway-service patch"
+        return (
+            "if it never gets one, use --gateway-service patch if the gateway's own Service has "
+            "an address, otherwise --gateway-service none"
+        )
     return (
         "if its load balancer cannot have TCP and UDP ports, use --gateway-service companion; "
         "if it never had an address, use --gateway-service none"

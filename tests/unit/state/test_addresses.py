@@ -117,7 +117,11 @@ def test_a_range_of_ports_is_one_address() -> None:
 @pytest.mark.parametrize(
     ("mode", "advice"),
     [
-        (GatewayServiceMode.COMPANION, "use --gateway-service patch"),
+        (
+            GatewayServiceMode.COMPANION,
+            "use --gateway-service patch if the gateway's own Service has an address, otherwise "
+            "--gateway-service none",
+        ),
         (GatewayServiceMode.PATCH, "use --gateway-service companion"),
     ],
 )
