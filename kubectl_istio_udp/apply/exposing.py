@@ -145,6 +145,9 @@ def _decide(
         request = arguments.settings.request(
             arguments.namespace, arguments.service, arguments.name, before
         )
+        absent = arguments.settings.not_exposed(before)
+        if absent:
+            report.warn(absent)
         choice = arguments.gateway.or_known(before.gateway) if before else arguments.gateway
         snapshot = read_snapshot(reads, request, choice, existing, need_proxy=writing.waits)
         decided = decide(request, snapshot)

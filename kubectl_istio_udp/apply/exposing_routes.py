@@ -103,6 +103,9 @@ def expose_by_routes(
             lambda: _read_current(api, key, arguments, writing, report.warn),
         ]
     )
+    absent = arguments.settings.not_exposed(current.before)
+    if absent:
+        report.warn(absent)
     exposure, decision, applied = _decide(api, key, class_name, current, arguments, writing)
     ensure_accepted(
         [write.manifest for write in writes(exposure, writing.manager)],

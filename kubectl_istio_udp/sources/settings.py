@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from kubectl_istio_udp.model.accesslog import AccessLogSpec
+from kubectl_istio_udp.model.annotation_values import some
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import (
@@ -83,6 +84,14 @@ class NamedSettings:
         """
         options = before.options if before else Options()
         return self._request(namespace, service, name, before, options)
+
+    def not_exposed(self, before: ExposureSpec | None) -> str:
+        """A sentence about ports to remove that the exposure does not have; "" if it has all."""
+        present = [port.gateway_port for port in before.ports] if before else []
+        absent = [port for port in self.remove_ports if port not in present]
+        if not before or not absent:
+            return ""
+        return f"exposure {before.name} has no gateway port {some(absent)}; it has {some(present)}"
 
     def _request(
         self,

@@ -100,8 +100,10 @@ def test_a_port_is_only_removed_by_the_option(run: Run, server: ApiServer) -> No
     done = run("expose", "coredns", "--remove-port", "5300")
     assert shown(done) == ["ports: 5300:53/UDP,5400:53/UDP -> 5400:53/UDP"]
     assert "[U206]" in done.err
-    again = run("expose", "coredns", "--remove-port", "5300")
+    assert "has no gateway port" not in done.err
+    again = run("expose", "coredns", "--remove-port", "5300-5301")
     assert (again.code, shown(again)) == (0, [])
+    assert "Warning: exposure coredns has no gateway port 5300, 5301; it has 5400\n" in again.err
 
 
 def test_the_last_port_cannot_be_removed(run: Run, server: ApiServer) -> None:
