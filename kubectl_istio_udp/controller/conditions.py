@@ -428,7 +428,11 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, 
         ApiCondition(RESOLVED, True, RESOLVED),
     )
     conflicted = ApiCondition(CONFLICTED, False, "NoConflicts")
-    if listener.protocol != UDP:
+    # There is no Gateway of class istio whose listener would decide.
+    undecided = progress.problem if listener.is_mirrored else None
+    if undecided:
+        accepted = ApiCondition(ACCEPTED, None, "Pending", undecided[1])
+    elif listener.protocol != UDP:
         message = f"this class does not support listeners of protocol {listener.protocol}"
         if listener.is_mirrored:
             message = (
@@ -440,12 +444,12 @@ def _of_listener(listener: Listener, progress: Progress) -> tuple[ApiCondition, 
         accepted = ApiCondition(ACCEPTED, False, "PortUnavailable", unavailable.message)
         if unavailable.conflicts:
             conflicted = ApiCondition(CONFLICTED, True, "PortUnavailable", unavailable.message)
-    if listener.invalid_kinds:
+    if listener.invalid_kinds and not undecided:
         kinds = ", ".join(listener.invalid_kinds)
         resolved = ApiCondition(
-            RESOLVED, False, "InvalidRouteKinds", f"UDP listeners do not support {kinds}"
+            RESOLVED, False, "InvalidRouteKinds", f"this listener does not support {kinds}"
         )
-    if not accepted.holds:
+    if accepted.holds is False:
         programmed = ApiCondition(PROGRAMMED, False, "Invalid", accepted.message)
     elif progress.problem:
         programmed = ApiCondition(PROGRAMMED, False, "Pending", progress.problem[1])

@@ -554,15 +554,23 @@ GATEWAYS: dict[str, Any] = {
         ("!InvalidParameters", "!Invalid"),
         [("Accepted", "!Pending", "ResolvedRefs", "NoConflicts")],
     ),
+    # Nobody decides about the HTTP listener, for which there is no Gateway of class istio.
+    "not accepted, with an HTTP listener": (
+        [listener("web", 80, "HTTP", kinds=[HTTP_ROUTE])],
+        {},
+        Progress(("InvalidParameters", "no")),
+        ("!InvalidParameters", "!Invalid"),
+        [("?Pending", "!Pending", "ResolvedRefs", "NoConflicts")],
+    ),
 }
 
 
 def reasons(found: list[dict[str, Any]], *wrong: Any) -> tuple[str, ...]:
-    """The reasons of conditions, with `!` where one is False; Conflicted the other way around."""
-    signs = {("Conflicted", "True"): "!!", ("Conflicted", "False"): ""}
+    """The reasons of conditions: `!` is False, `?` Unknown; Conflicted the other way around."""
+    of_conflict = {("Conflicted", "True"): "!!", ("Conflicted", "False"): ""}
+    signs = {"True": "", "False": "!", "Unknown": "?"}
     return tuple(
-        signs.get((c["type"], c["status"]), "" if c["status"] == "True" else "!") + c["reason"]
-        for c in found
+        of_conflict.get((c["type"], c["status"]), signs[c["status"]]) + c["reason"] for c in found
     )
 
 
