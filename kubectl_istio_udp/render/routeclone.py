@@ -25,6 +25,7 @@ def route_clone(route: Mapping[str, Any], parents: Sequence[ParentRef]) -> dict[
         parents: the references to the created Gateways, at least one.
     """
     about, labels = About.of(route), route["metadata"].get("labels") or {}
+    spec = {key: value for key, value in route["spec"].items() if key != "useDefaultGateways"}
     namespace, name = clone_key((about.namespace, about.name))
     return {
         "apiVersion": route["apiVersion"],
@@ -41,5 +42,6 @@ def route_clone(route: Mapping[str, Any], parents: Sequence[ParentRef]) -> dict[
             },
             "ownerReferences": [owned_by(about)],
         },
-        "spec": {**route["spec"], "parentRefs": [dict(each.raw) for each in parents]},
+        # The original itself attaches to default Gateways.
+        "spec": {**spec, "parentRefs": [dict(each.raw) for each in parents]},
     }

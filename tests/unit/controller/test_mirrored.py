@@ -110,6 +110,12 @@ def clone(*entries: Any) -> dict[str, Any]:
     return {**found, "status": {"parents": list(entries)}}
 
 
+def test_a_copy_attaches_to_created_gateways_only() -> None:
+    original = copy.deepcopy(ORIGINAL)
+    original["spec"]["useDefaultGateways"] = "All"
+    assert route_clone(original, PARENTS) == CLONE
+
+
 def test_the_parents_of_a_route_are_distinguished() -> None:
     # With the defaults written out, as istiod may do it.
     first = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "team"}
