@@ -29,7 +29,6 @@ from kubectl_istio_udp.sources.gateways import (
     needs_child,
     not_accepted,
 )
-from kubectl_istio_udp.sources.mirrors import copied_parents
 from kubectl_istio_udp.state.apigateways import ApiGateways
 from kubectl_istio_udp.state.ownership import is_copy_of
 
@@ -98,10 +97,10 @@ class Mirroring:
         """Write the copy of a route, or delete a former one; as `keep_gateway`."""
         gateways, cache = self._gateways, self._gateways.mirrored[kind]
         kept, existing = cache.get(*key), gateways.clone(kind, key)
-        if kept is None or any(map(gateways.is_undecided, kept.read.gateways)):
+        if kept is None:
             return ""
-        copied = copied_parents(gateways.mirrored_parents(kept.read))
-        if not copied and existing is None:
+        copied = gateways.copied_parents(kind, kept.read)
+        if copied is None or not (copied or existing):
             return ""
         original = kept.manifest
         if is_being_deleted(original):

@@ -68,7 +68,7 @@ from kubectl_istio_udp.sources.gateways import (
     exposure_key,
     not_accepted,
 )
-from kubectl_istio_udp.sources.mirrors import MirroredParent, copied_parents
+from kubectl_istio_udp.sources.mirrors import MirroredParent
 from kubectl_istio_udp.sources.permission import Permission
 from kubectl_istio_udp.sources.routes import Backends, attach, route_options
 from kubectl_istio_udp.state.addresses import addresses_of
@@ -303,7 +303,7 @@ class Reporter:
         if kept is not None and (parents or kept.reported):
             manifest, clone = kept.manifest, gateways.clone(kind, key)
             controller = gateways.istio_controller()
-            copied = copied_parents(parents)
+            copied = gateways.copied_parents(kind, kept.read)
             wanted = route_clone(manifest, copied) if copied else None
             reports = [
                 MirrorReport(

@@ -96,9 +96,35 @@ def unpermitted_certificate(
     return ""
 
 
-def copied_parents(parents: Sequence[MirroredParent]) -> tuple[ParentRef, ...]:
-    """The references of a route's copy; empty if it needs none."""
-    return tuple(each.copied for each in parents if each.copied is not None)
+def copied_parents(
+    route: Route,
+    parents: Sequence[MirroredParent],
+    undecided: Sequence[ParentRef],
+    copy: Route | None,
+) -> tuple[ParentRef, ...] | None:
+    """The references of a route's copy; empty if it needs none.
+
+    A copy keeps its references to Gateways that cannot be decided, and gets no new ones.
+
+    Args:
+        route: the route.
+        parents: its parents that are Gateways of the controller.
+        undecided: its parents that may be.
+        copy: the existing copy; None if there is none.
+
+    Returns:
+        The references; None if the copy stays as it is, because it is for undecided Gateways only.
+    """
+    decided = {each.parent.identity: each.copied for each in parents if each.copied is not None}
+    held = {ref.identity for ref in copy.parents} if copy else set()
+    renamed = {
+        ref.identity: ref.renamed(child_key((ref.namespace, ref.name))[1]) for ref in undecided
+    }
+    kept = {key: ref for key, ref in renamed.items() if ref.identity in held}
+    if kept and not decided:
+        return None
+    wanted = {**decided, **kept}
+    return tuple(wanted[ref.identity] for ref in route.parents if ref.identity in wanted)
 
 
 def _refusal(kind: str, parent: ParentRef, gateway: ApiGateway, child: bool) -> Attachment | None:

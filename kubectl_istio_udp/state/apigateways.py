@@ -36,6 +36,7 @@ from kubectl_istio_udp.sources.gateways import ISTIO_CLASS, child_key, clone_key
 from kubectl_istio_udp.sources.mirrors import (
     MirroredParent,
     certificates,
+    copied_parents,
     mirrored_parents,
     unpermitted_certificate,
 )
@@ -244,6 +245,16 @@ class ApiGateways:
     def mirrored_parents(self, route: Route) -> tuple[MirroredParent, ...]:
         """The parents of a route that are Gateways of the controller's classes."""
         return mirrored_parents(route, self.gateway, self.has_child)
+
+    def copied_parents(self, kind: str, route: Route) -> tuple[ParentRef, ...] | None:
+        """The references of a route's copy; None if it stays as it is."""
+        copy = self.mirrored[kind].get(*clone_key(route.key))
+        return copied_parents(
+            route,
+            self.mirrored_parents(route),
+            self.undecided_parents(route),
+            copy.read if copy else None,
+        )
 
     def unpermitted(self, gateway: ApiGateway) -> dict[str, str]:
         """Why listeners may not use certificates of other namespaces, by the listener's name."""

@@ -42,7 +42,7 @@ ONLY_IN = {
     "with_kept_shares": {"plan/routes.py"},
     "attach": {"sources/routes.py", "state/udproutes.py", "controller/reporting.py"},
     "is_copy_of": {"controller/mirroring.py"},
-    "copied_parents": {"controller/mirroring.py", "controller/reporting.py"},
+    "copied_parents": {"state/apigateways.py"},
     # Whether a gateway still has what was decided, once that is reserved.
     "fitting": {"apply/reserving.py", "controller/reserving.py"},
     "reserved": {"apply/reserving.py"},

@@ -365,6 +365,32 @@ def test_copies_and_created_gateways_stay_while_the_class_is_missing(running: Mi
     until(lambda: not running.clone() and not running.child())
 
 
+def test_a_gateway_whose_class_is_missing_changes_nothing_about_others(running: Mirrored) -> None:
+    """A route is copied for the others; a copy keeps its reference to the one that it was for."""
+    second = gateway(WEB, namespace=PLACE, name="second", class_name="second")
+    parents = [{"name": name} for name in ("second", "udp")]
+    original = mirrored_route(namespace=PLACE, parents=parents)
+    running.begin(gateway(WEB, namespace=PLACE), second, original)
+
+    def copied() -> list[str]:
+        found = running.clone() or {"spec": {"parentRefs": []}}
+        return [ref["name"] for ref in found["spec"]["parentRefs"]]
+
+    until(lambda: copied() == [CHILD])
+    running.server.put(gateway_class("second"))
+    both = [child_key((PLACE, "second"))[1], CHILD]
+    until(lambda: copied() == both)
+    running.server.remove("GatewayClass", "", "second")
+    running.quiet()
+    running.server.put(changed(original, running, hostnames=["a.example"]))
+    until(lambda: running.clone()["spec"].get("hostnames") == ["a.example"])
+    assert copied() == both
+    # Without any that is decided it stays as it is.
+    running.server.remove("GatewayClass", "", "istio-udp")
+    running.quiet()
+    assert copied() == both
+
+
 def test_another_class_takes_the_gateway_over(running: Mirrored) -> None:
     """Nothing of ours is left: exposure, created Gateway, copies, entries and conditions."""
     running.begin(

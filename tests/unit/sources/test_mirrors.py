@@ -46,8 +46,9 @@ def test_parents(row: str) -> None:
     listeners, ref, reason = ROWS[row]
     (parent,) = parents_of(ApiGateway.from_object(gateway(*listeners)), ref)
     assert (parent.refusal.reason if parent.refusal else "") == reason
-    copied = [dict(each.raw) for each in copied_parents([parent])]
-    assert copied == ([] if reason else [{"name": CHILD, **ref}])
+    route = Route.from_object(mirrored_route(parents=[{"name": "udp", **ref}]))
+    copied = copied_parents(route, [parent], [], None) or ()
+    assert [dict(each.raw) for each in copied] == ([] if reason else [{"name": CHILD, **ref}])
 
 
 def test_a_gateway_that_names_one_serves_udp_alone() -> None:
