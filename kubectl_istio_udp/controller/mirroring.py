@@ -47,6 +47,7 @@ class Mirroring:
         *,
         requested: Callable[[Key], object],
         held: Callable[[Key], ExposureSpec | None],
+        is_written: Callable[[Key], bool],
         fence: Fence,
     ) -> None:
         """Take the dependencies.
@@ -56,10 +57,11 @@ class Mirroring:
             gateways: the caches of Gateways and routes.
             requested: returns the intent of an exposure, or the error from reading it.
             held: returns an exposure as it is; None if it does not exist.
+            is_written: whether an exposure's EnvoyFilter is being written.
             fence: lets the writes pass.
         """
         self._api, self._gateways, self._fence = api, gateways, fence
-        self._requested, self._held = requested, held
+        self._requested, self._held, self._is_written = requested, held, is_written
 
     def keep_gateway(self, key: Key) -> str:
         """Write the Gateway of class istio for a Gateway, or delete a former one.
@@ -90,8 +92,14 @@ class Mirroring:
 
     def _is_used(self, gateway: ApiGateway | None) -> bool:
         """Whether a Gateway that may name another one still has its exposure at the created one."""
-        held = self._held(exposure_key(gateway.key)) if gateway else None
-        return gateway is not None and held is not None and is_child_of(held.gateway, gateway.key)
+        if gateway is None:
+            return False
+        key = exposure_key(gateway.key)
+        # In this order: a write that has just ended has changed what is held.
+        if self._is_written(key):
+            return True
+        held = self._held(key)
+        return held is not None and is_child_of(held.gateway, gateway.key)
 
     def keep_route(self, kind: str, key: Key) -> str:
         """Write the copy of a route, or delete a former one; as `keep_gateway`."""

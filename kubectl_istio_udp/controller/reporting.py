@@ -125,6 +125,7 @@ class Reporter:
                 caches.api_gateways,
                 requested=caches.intent,
                 held=lambda key: caches.existing(key).held,
+                is_written=lambda key: caches.is_planned_by("EnvoyFilter", key),
                 fence=fence,
             )
             if caches.api_gateways

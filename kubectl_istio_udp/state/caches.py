@@ -137,7 +137,7 @@ class Caches:
             mesh_configs: (namespace, name) of each ConfigMap with mesh settings.
             enqueue: called with each exposure to reconcile.
             endpoints_changed: called with an exposure, and one of its Services whose endpoints
-                changed, if the exposure does not have the Service's name.
+                changed.
             may_enqueue: whether `enqueue` has an effect now; if not, nothing is searched for it.
             footprint_changed: called with an EnvoyFilter's former and new footprint, and the
                 exposure whose reconciliation wrote it.
@@ -527,6 +527,10 @@ class Caches:
             # Two exposures may write ports of the same Service (patch).
             self._planned.pop((kind, place), None)
 
+    def is_planned_by(self, kind: str, key: Key) -> bool:
+        """Whether an exposure's reconciliation is writing an object of a kind."""
+        return any(of == kind and each.key == key for (of, _), each in tuple(self._planned.items()))
+
     def _planned_by(self, kind: str, place: Key, now: Manifest | None) -> Key | None:
         """The exposure whose reconciliation made an object what it is now; None for others."""
         planned = self._planned.get((kind, place))
@@ -727,9 +731,12 @@ class Caches:
     def _enqueue_endpoints(self, services: Iterable[Key]) -> None:
         """Queue the exposures of Services whose endpoints changed."""
         with self._lock:
-            users = [(user, service) for service in services for user in self._users(service)]
-        for service in services:
-            self._enqueue(service)
+            users = [
+                (user, service)
+                for service in services
+                # Its own exposure usually has its name.
+                for user in {service, *self._users(service)}
+            ]
         for user, service in users:
             self._endpoints_changed(user, service)
 

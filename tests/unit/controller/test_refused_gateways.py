@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.model.names import object_name
 from kubectl_istio_udp.model.resources import API_GATEWAY
-from kubectl_istio_udp.sources.gateways import child_key, exposure_key, is_child_of
+from kubectl_istio_udp.sources.gateways import child_key, exposure_key, is_child_of, needs_child
 from tests.support.apiserver import ApiServer
 from tests.support.controlling import annotated, space, until
 from tests.support.routed import KEY, NAME, TARGET, Routed, made_by_istiod, read, routed, services
@@ -210,6 +211,40 @@ def test_a_gateway_of_its_own_stays_until_the_exposure_is_at_another_one(
     running.server.put(gateway(namespace=at, annotations=TARGET))
     until(lambda: running.filter(name) and not at_child(running.spec(name).gateway))
     until(lambda: not running.server.get(API_GATEWAY, *child))
+
+
+def test_a_gateway_of_its_own_stays_while_the_exposure_is_being_written_there(
+    running: Routed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API server has the EnvoyFilter before the controller knows."""
+    at, known = "istio-system", threading.Event()
+    running.server.put(space(at), *services(at, "coredns"))
+    running.begin(gateway(namespace=at), route(namespace=at))
+    child = child_key((at, "udp"))
+    until(lambda: running.server.get(API_GATEWAY, *child))
+    caches, name = running.controllers[0].caches, object_name(*exposure_key((at, "udp")))
+    filters = caches.filters[at]
+    learn = filters.learn
+
+    def learn_late(manifest: Mapping[str, Any]) -> None:
+        assert manifest["metadata"]["name"] != name or known.wait(60)
+        learn(manifest)
+
+    monkeypatch.setattr(filters, "learn", learn_late)
+    made_by_istiod(running, child[1])
+    until(lambda: running.filter(name))
+    running.server.put(gateway(namespace=at, annotations={"kubectl-istio-udp/gateway": "nowhere"}))
+
+    def is_noticed() -> bool:
+        found = caches.gateway_of(exposure_key((at, "udp")))
+        return found is not None and not needs_child(found)
+
+    until(is_noticed)
+    running.quiet()
+    assert running.server.get(API_GATEWAY, *child)
+    known.set()
+    running.quiet()
+    assert running.server.get(API_GATEWAY, *child)
 
 
 def test_a_port_that_is_no_longer_allowed_stops_although_another_gateway_is_requested(
