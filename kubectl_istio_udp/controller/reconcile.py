@@ -182,8 +182,6 @@ class Reconciler:
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
-        if self._caches.gateway_of(key) is None:
-            return None
         if not self._refresher.refresh_services(self._caches.existing(key), services):
             return None
         return self._waits.timing.watch if self._refresher.refuses(services) else 0.0

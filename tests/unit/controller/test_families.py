@@ -59,3 +59,13 @@ def test_an_ipv6_gateway_listens_and_sends_by_ipv6(running: Running) -> None:
     (listener,) = [p["patch"]["value"] for p in patches if p["applyTo"] == "LISTENER"]
     assert listener["address"]["socket_address"]["address"] == "::"
     assert running.companion()["spec"]["ports"][0]["port"] == 5300
+
+
+def test_endpoints_that_change_to_another_family_are_refused(running: Running) -> None:
+    """Although a change of endpoints alone usually needs no planning."""
+    put(running, V4, "IPv4", "10.244.0.20")
+    running.start()
+    running.exposed()
+    running.quiet()
+    running.server.put(endpoint_slice(endpoint("fd00::20"), family="IPv6"))
+    assert "has only IPv6 addresses" in running.tells("ExposeInvalid")

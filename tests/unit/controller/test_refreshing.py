@@ -40,6 +40,21 @@ def test_of_a_command_line_exposure_only_the_list_of_endpoints_is_updated(runnin
     assert running.entry(name) is None and running.filter(name) is None
 
 
+def test_a_change_of_endpoints_is_written_without_planning(running: Running) -> None:
+    controller = running.start()
+    running.server.put(annotated(options={"discovery": "endpoints"}))
+    running.exposed()
+    running.quiet()
+    planned: list[Any] = []
+    controller._reconciler.reconcile = planned.append  # type: ignore[method-assign, assignment]
+    running.server.put(endpoint_slice(endpoint("10.244.0.77"), endpoint("10.244.0.78")))
+    until(lambda: running.addresses() == ["10.244.0.77", "10.244.0.78"])
+    running.server.put(endpoint_slice(endpoint("10.244.0.78")))
+    until(lambda: running.addresses() == ["10.244.0.78"])
+    running.quiet()
+    assert not planned
+
+
 def test_a_tenants_service_entry_does_not_count_for_a_command_line_exposure(
     running: Running,
 ) -> None:
