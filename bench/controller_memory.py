@@ -5,15 +5,17 @@
 etcd's usual quota is 2 GB, and a test cluster cannot hold as much beside its own. So this serves
 the lists itself, page by page and made as they are asked for, from a process of its own, and
 measures the controller that lists them: Services with such annotations; Pods with such labels, or
-with thousands of named ports; EndpointSlices of a thousand endpoints; ServiceEntries
-with our labels and such annotations, or with thousands of hosts like ours; and a watch that brings
-the Services once more. Exits 1 where the bound does not hold.
+with thousands of named ports; EndpointSlices of a thousand endpoints with random addresses;
+ServiceEntries with our labels and such annotations, or with thousands of hosts like ours; Gateways
+and routes of such a size; and a watch that brings the Services once more. Exits 1 where the bound
+does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import ipaddress
 import json
 import subprocess
 import sys
@@ -41,9 +43,11 @@ class Made:
         self.count, self.text = count, "x" * (1000 * kilobytes)
 
     def size(self, plural: str) -> int:
-        return {"namespaces": 1, "endpointslices": self.count // 10}.get(
-            plural, self.count if plural in ("services", "pods", "serviceentries") else 0
-        )
+        if plural == "namespaces":
+            return 1
+        if plural in ("gateways", "udproutes", "httproutes"):
+            return self.count // 10
+        return self.count if hasattr(self, plural) else 0
 
     def one(self, plural: str, number: int) -> Manifest:
         made: Manifest = getattr(self, plural)(number)
@@ -82,20 +86,33 @@ class Made:
         return {"metadata": about, "spec": {"containers": containers or [{"name": "c"}]}}
 
     def endpointslices(self, number: int) -> Manifest:
-        about = self._about(
-            number,
-            labels={"kubernetes.io/service-name": f"big-{number}"},
-            annotations={"note": self.text},
-        )
-        endpoints = [
-            {
-                "addresses": [f"10.{n // 250}.{number % 250}.{n % 250}"],
-                "targetRef": {"kind": "Pod", "name": 4 * _digest(f"{number} {n}")},
-            }
-            for n in range(1000)
-        ]
+        about = self._about(number, labels={"kubernetes.io/service-name": f"big-{number}"})
+        endpoints: list[Manifest] = [{"addresses": [_address(number, n)]} for n in range(1000)]
+        if number % 10 == 0:
+            about["annotations"] = {"note": self.text}
+            for n, each in enumerate(endpoints):
+                each["targetRef"] = {"kind": "Pod", "name": 4 * _digest(f"{number} {n}")}
         ports = [{"name": "p0", "port": 53, "protocol": "UDP"}]
-        return {"metadata": about, "addressType": "IPv4", "ports": ports, "endpoints": endpoints}
+        return {"metadata": about, "addressType": "IPv6", "ports": ports, "endpoints": endpoints}
+
+    def gateways(self, number: int) -> Manifest:
+        labels = {_digest(f"{number} {n}")[:40]: self.text[:60] for n in range(1000)}
+        allowed = {"namespaces": {"from": "Selector", "selector": {"matchLabels": labels}}}
+        listener = {"name": "dns", "port": 53, "protocol": "UDP", "allowedRoutes": allowed}
+        about = self._about(number, annotations={"note": self.text})
+        return {"metadata": about, "spec": {"gatewayClassName": "x", "listeners": [listener]}}
+
+    def udproutes(self, number: int) -> Manifest:
+        names = [_digest(f"{number} {n}")[:60] for n in range(32)]
+        refs = [{"name": name, "namespace": name} for name in names]
+        rules = [{"backendRefs": [{**ref, "port": 53} for ref in refs[:16]]}]
+        about = self._about(number, annotations={"note": self.text})
+        return {"metadata": about, "spec": {"parentRefs": refs, "rules": rules}}
+
+    def httproutes(self, number: int) -> Manifest:
+        values = [_digest(f"{number} {n}") for n in range(1000)]
+        rules = [{"matches": [{"headers": [{"name": "x", "value": value}]}]} for value in values]
+        return {**self.udproutes(number), "spec": {"parentRefs": [{"name": "x"}], "rules": rules}}
 
     def serviceentries(self, number: int) -> Manifest:
         labels = {
@@ -111,6 +128,12 @@ class Made:
             hosts = [f"{_digest(f'{number} {n}')}.kubectl-istio-udp.internal" for n in range(2000)]
             spec = {"hosts": hosts, "exportTo": [f"namespace-{n}" for n in range(2000)]}
         return {"metadata": about, "spec": spec}
+
+
+def _address(number: int, endpoint: int) -> str:
+    """An IPv6 address that does not compress."""
+    text = hashlib.blake2s(f"{number} {endpoint}".encode(), digest_size=16).digest()
+    return str(ipaddress.ip_address(text))
 
 
 def _digest(text: str) -> str:
@@ -240,7 +263,14 @@ def main() -> int:
         json.dump(config, file)
         file.flush()
         words = [sys.executable, "-c", "from kubectl_istio_udp.cli.main import main; main()"]
-        words += ["controller", "run", "--no-leader-elect", "--kubeconfig", file.name]
+        words += [
+            "controller",
+            "run",
+            "--gateway-api",
+            "--no-leader-elect",
+            "--kubeconfig",
+            file.name,
+        ]
         words += ["--port", str(METRICS_PORT), "--log-level", "error"]
         controller = subprocess.Popen(words)
         try:

@@ -12,6 +12,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +33,8 @@ _GRACE_SECONDS = 15.0
 # the same time, and parsing a page needs several times its length in memory.
 _MOST_A_PAGE, _PAGE_BYTES = 500, 2_000_000
 _SHORT_SECONDS = 1.0
+# What the objects of one namespace may need in a cache that weighs them, in bytes.
+NAMESPACE_BYTES = 8_000_000
 # More than the number of writes that can be in progress at the same time.
 _DELETIONS_KEPT = 256
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0
@@ -63,6 +66,39 @@ class Backoff:
         return max(random.uniform(ceiling / 2, ceiling), min(asked, self._longest))
 
 
+class Room:
+    """What the objects of each namespace need in a cache, up to a limit for each namespace."""
+
+    def __init__(self, most: int) -> None:
+        """Take the limit in bytes."""
+        self._most = most
+        self._used: Counter[str] = Counter()
+        # The namespaces with objects that did not fit.
+        self._crowded: set[str] = set()
+
+    def fits(self, namespace: str, more: int) -> bool:
+        """Whether a namespace may need so many bytes more."""
+        return more <= 0 or self._used[namespace] + more <= self._most
+
+    def use(self, namespace: str, more: int) -> None:
+        """Note that a namespace needs so many bytes more, or fewer if negative."""
+        self._used[namespace] += more
+        if not self._used[namespace]:
+            del self._used[namespace]
+
+    def turn_away(self, namespace: str) -> bool:
+        """Note that an object did not fit; return whether it is the namespace's first one."""
+        first = namespace not in self._crowded
+        self._crowded.add(namespace)
+        return first
+
+    def made_room(self) -> bool:
+        """Whether objects that did not fit may fit now: half of their namespace's room is free."""
+        found = {each for each in self._crowded if self._used[each] <= self._most // 2}
+        self._crowded -= found
+        return bool(found)
+
+
 class Cache(Generic[Kept]):
     """A cache of the objects of a kind. May be read from every thread.
 
@@ -80,6 +116,7 @@ class Cache(Generic[Kept]):
         *,
         keep: Callable[[Mapping[str, Any]], Kept | None],
         changed: Callable[[Key, Kept | None, Kept | None], None],
+        weigh: Callable[[Kept], int] = lambda _: 0,
         namespace: str | None = None,
         label_selector: str = "",
         field_selector: str = "",
@@ -95,6 +132,8 @@ class Cache(Generic[Kept]):
             keep: makes the cached value from a manifest; None to cache nothing of it.
             changed: called with the object's key, the old and the new value (None for none) when
                 they differ; never by two threads at the same time.
+            weigh: the bytes that a value needs. Objects of a namespace that together need more than
+                NAMESPACE_BYTES are left out; tenants decide how many there are.
             namespace, label_selector, field_selector: the objects to cache.
             list_again_after: for an optional kind: the seconds after which to list again while the
                 server lacks the kind or, since the start, forbids to list it, and the cache is
@@ -105,6 +144,7 @@ class Cache(Generic[Kept]):
         """
         self.kind, self.namespace = kind, namespace
         self._api, self._keep, self._changed = api, keep, changed
+        self._weigh, self._room = weigh, Room(NAMESPACE_BYTES)
         self._selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
         self._list_again_after = list_again_after
         self._permitted, self._installation_changed = permitted, installation_changed
@@ -132,6 +172,10 @@ class Cache(Generic[Kept]):
     def get(self, namespace: str, name: str) -> Kept | None:
         """The value of one object; None if it is not in the cache."""
         return self._objects.get((namespace, name))
+
+    def names(self) -> tuple[Key, ...]:
+        """(namespace, name) of each object."""
+        return tuple(self._objects)
 
     def values(self) -> tuple[Kept, ...]:
         """The values of all objects."""
@@ -175,7 +219,7 @@ class Cache(Generic[Kept]):
         version = ""
         while not self._stopping.is_set():
             try:
-                if not version:
+                if not version or self._room.made_room():
                     version = self._list()
                     backoff.succeeded()
                 version = self._follow(version, backoff)
@@ -338,11 +382,13 @@ class Cache(Generic[Kept]):
                 return
             if now is not None and 0 < version <= self._deleted.get(key, 0):
                 return
+            if now is None:
+                self._note_deletion(key, version)
             before = self._objects.get(key)
+            now = self._fitting(key, before, now)
             if now is None:
                 self._objects.pop(key, None)
                 self._versions.pop(key, None)
-                self._note_deletion(key, version)
             else:
                 self._objects[key] = now
                 self._versions[key] = version
@@ -352,6 +398,20 @@ class Cache(Generic[Kept]):
                 self._changed(key, before, now)
             except Exception as error:  # An error in one object must not end the watch.
                 self._warn("handling a change failed", key, error)
+
+    def _fitting(self, key: Key, before: Kept | None, now: Kept | None) -> Kept | None:
+        """The new value of an object; None if its namespace has no room for it."""
+        needed = self._weigh(before) if before is not None else 0
+        more = (self._weigh(now) if now is not None else 0) - needed
+        if not self._room.fits(key[0], more):
+            if self._room.turn_away(key[0]):
+                _log.warning(
+                    "a namespace has more objects than the cache has room for; some are ignored",
+                    extra={"kind": self.kind, "object": "/".join(key)},
+                )
+            now, more = None, -needed
+        self._room.use(key[0], more)
+        return now
 
     def _note_deletion(self, key: Key, version: int) -> None:
         self._deleted.pop(key, None)

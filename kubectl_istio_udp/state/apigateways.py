@@ -52,6 +52,9 @@ Subject = tuple[str, str, str]
 # The controllerName of istiod (its default).
 _ISTIO_CONTROLLER = "istio.io/gateway-controller"
 _LABELS = (REVISION_LABEL, MANAGED_BY_LABEL)
+# Bytes of an object of the cache, of a mapping and of a text, with what the indexes and the model
+# types have of them (measured).
+_OVERHEAD, _MAPPING, _TEXT = 800, 250, 70
 _METADATA = (
     *("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp"),
     *("deletionTimestamp", "ownerReferences"),
@@ -63,12 +66,19 @@ class Kept(Generic[Read]):
     """An object, reduced to what decisions need.
 
     Attributes:
-        manifest: the parts that its status is computed from.
+        packed: its manifest, compressed.
         read: the object as a model type.
+        weight: the bytes that it needs in the cache, about.
     """
 
-    manifest: Manifest
+    packed: Packed
     read: Read
+    weight: int
+
+    @property
+    def manifest(self) -> Manifest:
+        """The parts of its manifest that its status is computed from."""
+        return self.packed.unpacked()
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,12 @@ class KeptRoute:
         read: its parents.
         owner: the name of the route that it was created for; "" if there is none.
         reported: whether its status has an entry of this controller.
+        weight: the bytes that it needs in the cache, about.
     """
 
     packed: Packed
     read: Route
+    weight: int
     owner: str = ""
     reported: bool = False
 
@@ -145,13 +157,15 @@ class ApiGateways:
         def cache(kind: str, read: Callable[[Manifest], Read], follow: Any) -> Cache[Kept[Read]]:
             def keep(manifest: Manifest) -> Kept[Read]:
                 kept = _kept(manifest)
-                return Kept(kept, read(kept))
+                packed = Packed.of(kept)
+                return Kept(packed, read(kept), _weight(packed, kept["spec"]))
 
             return Cache(
                 api,
                 kind,
                 keep=keep,
                 changed=follow,
+                weigh=lambda kept: kept.weight,
                 list_again_after=watch.installed,
                 permitted=self._permission_granted,
                 installation_changed=self._features_changed,
@@ -167,6 +181,7 @@ class ApiGateways:
                 kind,
                 keep=_kept_route,
                 changed=partial(self._mirrored_changed, kind),
+                weigh=lambda kept: kept.weight,
                 list_again_after=watch.installed,
                 installation_changed=self._features_changed,
             )
@@ -208,9 +223,8 @@ class ApiGateways:
         istiod gives precedence to older routes, and a copy has an age of its own.
         """
         for cache in (self.classes, self.gateways, self.routes):
-            for kept in cache.values():
-                metadata = kept.manifest["metadata"]
-                yield (cache.kind, metadata.get("namespace") or "", metadata["name"])
+            for namespace, name in cache.names():
+                yield (cache.kind, namespace, name)
         for kind, mirrored in self.mirrored.items():
             for route in sorted(mirrored.values(), key=lambda kept: kept.read.about.rank):
                 yield (kind, *route.read.key)
@@ -496,12 +510,33 @@ def _kept(manifest: Manifest) -> dict[str, Any]:
 
 def _kept_route(manifest: Manifest) -> KeptRoute:
     parents = as_list(as_mapping(manifest.get("status")).get("parents"))
+    packed, read = Packed.of(_kept(manifest)), Route.from_object(manifest)
     return KeptRoute(
-        Packed.of(_kept(manifest)),
-        Route.from_object(manifest),
+        packed,
+        read,
+        _weight(packed, [parent.raw for parent in read.parents]),
         _owner(manifest),
         any(as_mapping(entry).get("controllerName") == CONTROLLER_NAME for entry in parents),
     )
+
+
+def _weight(packed: Packed, read: object) -> int:
+    """The bytes that an object needs, with its model type and its entries in the indexes.
+
+    Args:
+        packed: its manifest.
+        read: the part of its manifest that the model type is made from.
+    """
+    return _OVERHEAD + len(packed.content) + _memory(read)
+
+
+def _memory(read: object) -> int:
+    """The bytes of a decoded value, about: each reference is an object in its own right."""
+    if isinstance(read, Mapping):
+        return _MAPPING + sum(_TEXT + len(key) + _memory(each) for key, each in read.items())
+    if isinstance(read, list):
+        return _MAPPING + sum(map(_memory, read))
+    return _TEXT + len(str(read))
 
 
 def _owner(manifest: Manifest) -> str:

@@ -202,6 +202,7 @@ class Caches:
             "EndpointSlice",
             keep=kept_slice,
             changed=self._slice_changed,
+            weigh=lambda kept: kept.weight,
             label_selector=SERVICE_LABEL,
         )
         self.pods: Cache[Manifest | KeptPod] = Cache(api, "Pod", keep=keeper.pod, changed=self._pod)

@@ -45,6 +45,8 @@ _LONGEST_ENTRY = 8_192
 # Compressed bytes of a Service, and of an EndpointSlice. 1,000 ports with similar names need 8 kB,
 # 1,000 endpoints with the names of their pods 10 kB. Random names need ten times that.
 _LONGEST_SERVICE, _LONGEST_SLICE = 12_288, 32_768
+# What the objects, and their entries in the indexes, need beside their content (measured).
+_SLICE_OVERHEAD = 800
 # Compression does not shorten shorter texts.
 _WORTH_COMPRESSING = 512
 _NOTHING = b""
@@ -204,6 +206,11 @@ class KeptSlice:
         addresses = canonical(entry["addresses"][0] for entry in endpoints)
         digest = array("I", sorted(map(_short_hash, addresses))).tobytes()
         return cls(service, packed, len(endpoints), digest)
+
+    @property
+    def weight(self) -> int:
+        """The bytes that it needs in the cache, about."""
+        return _SLICE_OVERHEAD + len(self.packed.content) + len(self.digest)
 
     def may_list(self, address: str) -> bool:
         """Whether it lists an address (in canonical form); rarely a false positive."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_istio_udp.kube.client import Api
-from kubectl_istio_udp.kube.watch import Cache, Key
+from kubectl_istio_udp.kube.watch import NAMESPACE_BYTES, Cache, Key
 from tests.support import builders, routes
 from tests.support.apiserver import ApiServer
 from tests.support.controlling import until
@@ -151,6 +151,48 @@ def test_an_error_in_handling_an_object_does_not_end_the_watch(api: Api, server:
     cache.stop()
 
 
-def config_map(name: str) -> dict[str, Any]:
-    metadata = {"namespace": "default", "name": name}
+def config_map(name: str, namespace: str = "default") -> dict[str, Any]:
+    metadata = {"namespace": namespace, "name": name}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+
+
+def test_a_namespace_does_not_fill_the_cache(api: Api, server: ApiServer) -> None:
+    """What does not fit is read again when there is room."""
+    changes: list[tuple[str, bool]] = []
+    half = NAMESPACE_BYTES // 2
+    cache: Cache[int] = Cache(
+        api,
+        "ConfigMap",
+        keep=lambda _: half,
+        weigh=lambda kept: kept,
+        changed=lambda key, _, now: changes.append(("/".join(key), now is not None)),
+    )
+    for found in server.all("ConfigMap"):
+        server.remove("ConfigMap", found["metadata"]["namespace"], found["metadata"]["name"])
+    server.put(*[config_map(name, "attack") for name in "abcde"], config_map("a"))
+    cache.start()
+    assert cache.wait_synced(5)
+    assert set(cache.names()) == {("attack", "a"), ("attack", "b"), ("default", "a")}
+    for name in "ab":
+        server.remove("ConfigMap", "attack", name)
+    until(lambda: cache.names() == (("default", "a"),))
+    server.cut_watches()
+    until(lambda: len(cache.names()) == 3)
+    assert cache.get("attack", "c") and cache.get("attack", "d")
+    assert (("attack/e", True)) not in changes
+    cache.stop()
+
+
+def test_a_change_that_does_not_fit_removes_the_object(api: Api) -> None:
+    cache: Cache[int] = Cache(
+        api,
+        "ConfigMap",
+        keep=lambda found: int(found["data"]["size"]),
+        weigh=lambda kept: kept,
+        changed=lambda *_: None,
+    )
+    for version, size in enumerate((1, NAMESPACE_BYTES + 1, NAMESPACE_BYTES), 1):
+        found = {**config_map("a"), "data": {"size": str(size)}}
+        found["metadata"]["resourceVersion"] = str(version)
+        cache.learn(found)
+        assert len(cache.names()) == (size <= NAMESPACE_BYTES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import pickle
 import random
 import string
@@ -97,6 +98,18 @@ def test_an_endpoint_slice_is_the_same_and_small() -> None:
     assert kept.may_list("10.0.3.9") and not kept.may_list("10.0.9.9")
     listed = KeptSlice.of(endpoint_slice(endpoint("2001:DB8:0::1")), "coredns")
     assert listed.may_list("2001:db8::1")
+
+
+def test_the_weight_of_an_endpoint_slice_is_what_it_needs() -> None:
+    texts = [
+        str(ipaddress.ip_address(number << 64 | number)) for number in range(2**60, 2**60 + 200)
+    ]
+    found = endpoint_slice(*map(endpoint, texts))
+    tracemalloc.start()
+    kept = [KeptSlice.of(found, f"service-{n}") for n in range(9)]
+    needed = tracemalloc.get_traced_memory()[0] / len(kept)
+    tracemalloc.stop()
+    assert 0.5 * needed < kept[0].weight < 2 * needed
 
 
 def test_unvalidated_texts_of_an_endpoint_slice_are_truncated() -> None:
