@@ -15,6 +15,7 @@ from kubectl_istio_udp.model.gatewayapi import (
     GROUP,
     ApiGateway,
     BackendRef,
+    Key,
     Listener,
     ParentRef,
     ReferenceGrant,
@@ -65,7 +66,8 @@ def attach(route: UdpRoute, parent: ParentRef, gateway: ApiGateway, labels: Labe
     named = named_listeners(parent, gateway)
     if isinstance(named, Attachment):
         return named
-    taking = [each for each in named if _takes(each, route, gateway, labels)]
+    allowing = allowing_listeners(gateway, route.about.namespace, labels)
+    taking = [each for each in named if each in allowing]
     if taking:
         return Attachment(tuple(each.name for each in taking), ACCEPTED, "")
     allows_kind = any(_takes_kind(each) for each in named)
@@ -95,10 +97,13 @@ def not_allowed(gateway: ApiGateway, named: Sequence[Listener], routes: str) -> 
     return Attachment((), NOT_ALLOWED, message)
 
 
-def _takes(listener: Listener, route: UdpRoute, gateway: ApiGateway, labels: Labels) -> bool:
-    namespace = route.about.namespace
-    return _takes_kind(listener) and listener.allows_namespace(
-        namespace, gateway.about.namespace, labels(namespace)
+def allowing_listeners(gateway: ApiGateway, namespace: str, labels: Labels) -> tuple[Listener, ...]:
+    """The listeners of a Gateway that allow UDPRoutes of a namespace."""
+    return tuple(
+        listener
+        for listener in gateway.listeners
+        if _takes_kind(listener)
+        and listener.allows_namespace(namespace, gateway.about.namespace, labels(namespace))
     )
 
 
@@ -113,12 +118,30 @@ def attached(
     found: dict[str, dict[tuple[str, str], UdpRoute]] = {
         listener.name: {} for listener in gateway.listeners
     }
-    for route in sorted(routes, key=lambda each: each.about.rank):
+    for route, allowing in _allowed(gateway, routes, labels):
         for parent in route.parents:
             if parent.is_gateway(gateway.key):
-                for name in attach(route, parent, gateway, labels).listeners:
-                    found[name][route.key] = route
+                for listener in filter(parent.selects, allowing):
+                    found[listener.name][route.key] = route
     return {name: tuple(each.values()) for name, each in found.items()}
+
+
+def _allowed(
+    gateway: ApiGateway, routes: Iterable[UdpRoute], labels: Labels
+) -> list[tuple[UdpRoute, tuple[Listener, ...]]]:
+    """The routes of allowed namespaces, the oldest first, each with the listeners that allow it.
+
+    Anybody can refer to a Gateway. What is not allowed is left out first, so that it needs no time.
+    """
+    allowing: dict[str, tuple[Listener, ...]] = {}
+    found = []
+    for route in routes:
+        namespace = route.about.namespace
+        if namespace not in allowing:
+            allowing[namespace] = allowing_listeners(gateway, namespace, labels)
+        if allowing[namespace]:
+            found.append((route, allowing[namespace]))
+    return sorted(found, key=lambda each: each[0].about.rank)
 
 
 @dataclass(frozen=True)
@@ -233,11 +256,13 @@ def forbidden(
     return {
         of
         for of in services
-        if not any(
-            _is_permitted(namespace, BackendRef("", "Service", *of), grants)
-            for namespace in referring.get(of, usual)
-        )
+        if not any(is_permitted(namespace, of, grants) for namespace in referring.get(of, usual))
     }
+
+
+def is_permitted(namespace: str, service: Key, grants: Sequence[ReferenceGrant]) -> bool:
+    """Whether UDPRoutes of a namespace may refer to a Service."""
+    return _is_permitted(namespace, BackendRef("", "Service", *service), grants)
 
 
 def _is_permitted(namespace: str, ref: BackendRef, grants: Sequence[ReferenceGrant]) -> bool:

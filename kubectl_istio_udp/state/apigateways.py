@@ -7,7 +7,7 @@ exposures, and for the statuses of Gateways and routes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -40,7 +40,14 @@ from kubectl_istio_udp.sources.mirrors import (
     mirrored_parents,
     unpermitted_certificate,
 )
-from kubectl_istio_udp.sources.routes import Backends, attached, forbidden, resolve
+from kubectl_istio_udp.sources.routes import (
+    Backends,
+    allowing_listeners,
+    attached,
+    forbidden,
+    is_permitted,
+    resolve,
+)
 from kubectl_istio_udp.state.trimming import Packed, plugin_annotations
 
 Manifest = Mapping[str, Any]
@@ -335,9 +342,7 @@ class ApiGateways:
 
     def gateways_of_service(self, service: Key) -> set[Key]:
         """The Gateways with a route that refers to a Service."""
-        with self._lock:
-            routes = tuple(self._by_service.get(service, ()))
-        return self._parents(routes)
+        return self._admitting(self._permitted_routes(service))
 
     def gateways_using(self, namespace: str) -> set[Key]:
         """The Gateways with a route that refers to a Service of a namespace."""
@@ -345,19 +350,39 @@ class ApiGateways:
             found = {
                 r for key, routes in self._by_service.items() if key[0] == namespace for r in routes
             }
-        return self._parents(found)
+        return self._admitting(found)
+
+    def _permitted_routes(self, service: Key) -> list[Key]:
+        """The routes that refer to a Service and may do so: anybody can refer to it."""
+        with self._lock:
+            routes = tuple(self._by_service.get(service, ()))
+        grants = [each for each in self._all_grants() if each.namespace == service[0]]
+        namespaces = {namespace for namespace, _ in routes}
+        permitted = {each for each in namespaces if is_permitted(each, service, grants)}
+        return [key for key in routes if key[0] in permitted]
 
     def _parents(self, routes: Iterable[Key]) -> set[Key]:
+        """The Gateways that are parents of routes; there may be none with the name of a parent."""
         kept = [found for key in routes if (found := self.routes.get(*key))]
-        return {parent for found in kept for parent in found.read.gateways}
+        parents = {parent for found in kept for parent in found.read.gateways}
+        return {parent for parent in parents if self.gateways.get(*parent)}
+
+    def _admitting(self, routes: Iterable[Key]) -> set[Key]:
+        """The parents of routes that admit them: routes of others do not affect a Gateway."""
+        kept = [found.read for key in routes if (found := self.routes.get(*key))]
+        pairs = {(each.key[0], parent) for each in kept for parent in each.gateways}
+        return {parent for namespace, parent in pairs if self._admits(parent, namespace)}
+
+    def _admits(self, gateway: Key, namespace: str) -> bool:
+        """Whether a Gateway exists, and a listener of it allows UDPRoutes of a namespace."""
+        found = self.gateways.get(*gateway)
+        return found is not None and bool(allowing_listeners(found.read, namespace, self._labels))
 
     # -- changes ------------------------------------------------------------------------------
 
     def service_changed(self, service: Key) -> None:
         """Report what depends on a changed Service."""
-        with self._lock:
-            routes = tuple(self._by_service.get(service, ()))
-        self._routes_affected(routes)
+        self._routes_affected(self._permitted_routes(service))
 
     def parameter_changed(self, named: ParametersRef, namespace: str) -> None:
         """Report the Gateways whose parametersRef is to an object that was created or deleted."""
@@ -372,9 +397,10 @@ class ApiGateways:
 
     def namespace_changed(self, namespace: str) -> None:
         """Report what depends on a namespace's changed labels."""
-        self._routes_affected(
-            [r.read.key for r in self.routes.values() if r.read.key[0] == namespace]
-        )
+        routes = [key for key in self.routes.names() if key[0] == namespace]
+        self._report_routes(routes)
+        # Also those that no longer admit the routes.
+        self._affected(self._parents(routes))
 
     def permission_changed(self, namespace: str) -> None:
         """Report the routes whose settings may be permitted now, or no longer."""
@@ -396,11 +422,13 @@ class ApiGateways:
         for kept in self.classes.values():
             self._report((CLASS, "", kept.read.name))
 
-    def _routes_affected(self, routes: Iterable[Key]) -> None:
-        routes = tuple(routes)
+    def _routes_affected(self, routes: Collection[Key]) -> None:
+        self._report_routes(routes)
+        self._affected(self._admitting(routes))
+
+    def _report_routes(self, routes: Iterable[Key]) -> None:
         for key in routes:
             self._report((ROUTE, *key))
-        self._affected(self._parents(routes))
 
     def _affected(self, gateways: Iterable[Key]) -> None:
         for key in gateways:
@@ -462,13 +490,13 @@ class ApiGateways:
                     _note(self._by_service, _services(kept.read), key, gone)
         self._report((ROUTE, *key))
         if before is None or now is None or before.read != now.read:
-            self._affected(parents)
+            self._affected(parent for parent in parents if self._admits(parent, key[0]))
 
     def _grant_changed(self, key: Key, _before: object, _now: object) -> None:
         with self._lock:
             services = [each for each in self._by_service if each[0] == key[0]]
             routes = {route for each in services for route in self._by_service[each]}
-        self._routes_affected(route for route in routes if route[0] != key[0])
+        self._routes_affected([route for route in routes if route[0] != key[0]])
         self._grants_changed(key[0])
         for gateway in (kept.read for kept in self.gateways.values()):
             refs = (ref for each in gateway.mirrored for ref in certificates(gateway, each))

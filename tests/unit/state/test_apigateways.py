@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from kubectl_istio_udp.state.apigateways import ApiGateways, RouteWatch, Subject
 from tests.support.routes import (
     backend,
     gateway,
+    gateway_class,
     grant,
     listener,
     mirrored_route,
@@ -94,3 +96,73 @@ def api_gateways(
         creates_in=(),
         watch=RouteWatch(report=report, installed=1.0),
     )
+
+
+class Watched:
+    """The caches of the Gateway API, fed by hand, and the Gateways that they reported."""
+
+    def __init__(self, api: Api) -> None:
+        self.changed: list[tuple[str, str]] = []
+        self.reported: list[tuple[str, str, str]] = []
+        self.caches = api_gateways(api, self.changed.append, self.reported.append)
+        self._versions = itertools.count(1)
+        self.learn(self.caches.classes, gateway_class())
+
+    def learn(self, cache: Cache[Any], *manifests: Any) -> set[tuple[str, str]]:
+        """Let a cache have objects; return the Gateways that it reported."""
+        self.changed.clear()
+        self.reported.clear()
+        for manifest in manifests:
+            manifest["metadata"]["resourceVersion"] = str(next(self._versions))
+            cache.learn(manifest)
+        return {*self.changed, *(key[1:] for key in self.reported if key[0] == "Gateway")}
+
+
+@pytest.fixture
+def watched(api: Api) -> Watched:
+    return Watched(api)
+
+
+def parents_in(namespace: str, count: int = 32) -> list[Any]:
+    return [{"name": f"gateway-{n}", "namespace": namespace} for n in range(count)]
+
+
+def test_a_route_queues_no_gateways_that_do_not_exist(watched: Watched) -> None:
+    """They would take the turns of the namespace that it names."""
+    attack = route(namespace="attack", parents=parents_in("team"))
+    assert watched.learn(watched.caches.routes, attack) == set()
+    watched.caches.service_changed(("attack", "coredns"))
+    assert not watched.changed
+    assert watched.caches.gateways_of_service(("attack", "coredns")) == set()
+
+
+def test_a_route_queues_no_gateway_that_does_not_admit_it(watched: Watched) -> None:
+    parents = parents_in("team", 2)
+    closed, opened = gateway(name="gateway-0"), gateway(listener(from_="All"), name="gateway-1")
+    watched.learn(watched.caches.gateways, closed, opened)
+    attack = route(namespace="attack", parents=parents)
+    assert watched.learn(watched.caches.routes, attack) == {("team", "gateway-1")}
+    own = route(parents=parents)
+    found = {("team", "gateway-0"), ("team", "gateway-1")}
+    assert watched.learn(watched.caches.routes, own) == found
+
+
+def test_routes_without_permission_do_not_follow_a_service(watched: Watched) -> None:
+    """Anybody can refer to it, with any number of routes."""
+    caches, service = watched.caches, ("team", "coredns")
+    watched.learn(caches.gateways, gateway(namespace="attack"))
+    foreign = [
+        route(backend(namespace="team"), name=f"dns-{n}", namespace="attack") for n in range(9)
+    ]
+    watched.learn(caches.routes, *foreign)
+    watched.changed.clear()
+    watched.reported.clear()
+    caches.service_changed(service)
+    assert not watched.changed and not watched.reported
+    assert caches.gateways_of_service(service) == set()
+    permits = grant(namespace="team", origin="attack")
+    assert watched.learn(caches.grants, permits) == {("attack", "udp")}
+    assert caches.gateways_of_service(service) == {("attack", "udp")}
+    watched.changed.clear()
+    caches.service_changed(service)
+    assert set(watched.changed) == {("attack", "udp")}
