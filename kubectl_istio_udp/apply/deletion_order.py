@@ -31,8 +31,8 @@ OnRemoved = Callable[[str, str, str], None]
 
 # A listener with changed filters is drained (measured: an open connection was closed after 47 s).
 _RECONNECTS = (
-    "this closes the open TCP connections of the selected proxies within 45s: Envoy "
-    "drains a listener whose filters change"
+    "this closes the open TCP connections of the selected proxies within 45s: Envoy drains a "
+    "listener when its filters change"
 )
 
 

@@ -853,16 +853,16 @@ _CHECKS = (
     ),
     Check(
         "U223",
-        "The proxies close their open TCP connections within 45 s: Envoy drains a listener whose "
-        "filters change. See [access logs](http.md).",
+        "The proxies close their open TCP connections within 45 s: Envoy drains a listener when "
+        "its filters change. See [access logs](http.md).",
         {
             "": Text(
                 "this closes the open TCP connections of {proxies} proxies within 45s: Envoy "
-                "drains a listener whose filters change",
+                "drains a listener when its filters change",
             ),
             "one proxy": Text(
                 "this closes the open TCP connections of a proxy within 45s: Envoy drains a "
-                "listener whose filters change",
+                "listener when its filters change",
             ),
         },
     ),

@@ -31,8 +31,8 @@ def root_namespaces_option(default: str) -> Decorator:
         type=NAMESPACE,
         multiple=True,
         metavar="NAMESPACE",
-        help="Root namespace of the gateways' mesh, whose EnvoyFilters apply to every gateway; "
-        f"repeatable.  [default: {default}]",
+        help="Root namespace of the gateways' mesh; its EnvoyFilters apply to every gateway. "
+        f"Repeatable.  [default: {default}]",
     )
 
 
