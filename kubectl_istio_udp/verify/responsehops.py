@@ -21,6 +21,10 @@ from kubectl_istio_udp.verify.toolpod import ToolPod
 _HTTP_PORT = 80
 # Names that do not exist represent "any host" (RFC 2606).
 _ANY_LABEL, _ANY_HOST = "any", "any.invalid"
+_HAS_ROUTE = (
+    "has the route of this response, so something else decides about the request: "
+    "kubectl get authorizationpolicies,envoyfilters,virtualservices -A"
+)
 
 
 def response_hops(api: Api, spec: ResponseSpec, tool: ToolPod) -> tuple[Hop, ...]:
@@ -136,5 +140,5 @@ def why_not_answered(api: Api, spec: ResponseSpec, hop: Hop, servers: Sequence[S
     except ClusterError as error:
         return error.message
     if routes:
-        return f"{hop.name} has the route of this response, but answers differently"
+        return f"{hop.name} {_HAS_ROUTE}"
     return f"{hop.name} does not have the route of this response"

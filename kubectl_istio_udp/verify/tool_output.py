@@ -108,7 +108,8 @@ def _http(probe: HttpProbe, payload: bytes, stderr: str, error: str) -> Answer:
     status, failed = _HTTP_STATUS.match(lines[0]), _CURL_EXIT.search(stderr)
     if status is None:
         code = int(failed[1]) if failed else 0
-        output = " ".join(stderr.split())[:200]
+        written = _CURL_EXIT.sub("", _CURL_TIME.sub("", stderr))
+        output = " ".join(written.split())[:200]
         return Answer(False, "timeout" if error else _CURL.get(code, "no HTTP"), text=output)
     headers = {
         name.strip().lower(): value.strip()
