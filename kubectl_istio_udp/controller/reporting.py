@@ -334,7 +334,7 @@ class Reporter:
         outcome = self._outcome(exposure_key(key))
         problem = _problem(gateway, requested)
         if problem is not None:
-            progress, done = Progress(problem), True
+            progress, done = self._not_accepted(gateway, problem), True
         elif requested is None and not gateway.udp:
             progress, done = Progress(), True
         elif requested is None or outcome is None or not outcome.is_about(requested):
@@ -343,7 +343,7 @@ class Reporter:
             # A Gateway of a class that was just read has no request for a moment.
             return True
         elif problem := self._missing_parameters(gateway, outcome):
-            progress, done = Progress(problem), True
+            progress, done = self._not_accepted(gateway, problem), True
         else:
             progress, done = self._progress(gateway, outcome, kept.manifest)
         progress = self._mirrored(gateways, gateway, progress, blocked)
@@ -393,6 +393,11 @@ class Reporter:
             cache.learn(self._api.merge(patch, manager=MANAGER, subresource="status"))
 
     # -- the progress of a Gateway ------------------------------------------------------------
+
+    def _not_accepted(self, gateway: ApiGateway, problem: Why) -> Progress:
+        """The progress of a Gateway with a problem; an exposure that it had before goes on."""
+        held = self._caches.existing(exposure_key(gateway.key)).held
+        return Progress(problem, addresses=self._addresses(held) if held else ())
 
     def _progress(
         self, gateway: ApiGateway, outcome: Outcome, manifest: Mapping[str, Any]

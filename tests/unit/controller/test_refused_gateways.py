@@ -302,3 +302,23 @@ def test_a_gateway_without_any_port_says_why(running: Routed) -> None:
     told = running.tells("ExposeForbidden", "udp")
     assert "gateway port 53 is not allowed" in told
     assert running.controllers[0]._reconciler.unavailable(KEY).keys() == {53}
+
+
+@pytest.mark.parametrize("how", ["annotation", "addresses", "parameters"])
+def test_a_gateway_that_is_no_longer_accepted_keeps_its_address(running: Routed, how: str) -> None:
+    """Its exposure stays; a DNS record that is made from the address must stay too."""
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    before = running.status(API_GATEWAY, "udp")
+    wrong: Any = {
+        "annotation": gateway(annotations={**TARGET, "kubectl-istio-udp/idle-timeout": "x"}),
+        "addresses": gateway(annotations=TARGET, addresses=[{"value": "192.0.2.1"}]),
+        "parameters": gateway(
+            infrastructure={"parametersRef": {"group": "", "kind": "Service", "name": "gone"}}
+        ),
+    }[how]
+    wrong["metadata"]["generation"] = 2
+    running.server.put({**wrong, "status": before})
+    until(lambda: running.conditions()["Accepted"][0] == "False")
+    assert running.status(API_GATEWAY, "udp")["addresses"] == before["addresses"]
+    assert running.filter(NAME)
