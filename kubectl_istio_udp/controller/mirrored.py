@@ -36,9 +36,14 @@ def is_current(existing: Manifest | None, wanted: Manifest) -> bool:
     """Whether a copy is current: its spec has exactly the fields of the wanted one."""
     if existing is None or (existing.get("spec") or {}) != wanted["spec"]:
         return False
-    have, want = existing["metadata"], wanted["metadata"]
-    owned = has_all(have.get("ownerReferences"), want["ownerReferences"])
-    return owned and _copy_labels(have) == _copy_labels(want)
+    same_labels = _copy_labels(existing["metadata"]) == _copy_labels(wanted["metadata"])
+    return same_labels and _has_owner(existing, wanted)
+
+
+def _has_owner(existing: Manifest, wanted: Manifest) -> bool:
+    """Whether an object is a copy of the same original as the wanted one."""
+    owners = existing["metadata"].get("ownerReferences")
+    return has_all(owners, wanted["metadata"]["ownerReferences"])
 
 
 def _copy_labels(metadata: Manifest) -> dict[str, str]:
@@ -62,8 +67,10 @@ def mirror(
         unpermitted: why listeners may not use their certificates, by the listener's name.
     """
     name = str(wanted["metadata"]["name"])
+    addresses = _addresses(existing, wanted)
     if existing is None or not is_current(existing, wanted):
-        return Mirror(name, problem or f"Gateway {name} is being written")
+        pending = problem or f"Gateway {name} is being written"
+        return Mirror(name, pending, addresses=addresses)
     generation = generation_of(existing)
     status = as_mapping(existing.get("status"))
     types = (ACCEPTED, PROGRAMMED, *REPEATED)
@@ -80,11 +87,18 @@ def mirror(
             listeners[listener] = ListenerStatus(kinds, attached, found)
     names = {str(listener["name"]) for listener in wanted["spec"]["listeners"]}
     pending = "" if PROGRAMMED in current and names <= listeners.keys() else _unseen(name)
-    addresses = tuple(
-        (str(each.get("type") or "IPAddress"), str(each.get("value")))
-        for each in map(as_mapping, as_list(status.get("addresses")))
-    )
     return Mirror(name, pending, current, listeners, addresses)
+
+
+def _addresses(existing: Manifest | None, wanted: Manifest) -> tuple[tuple[str, str], ...]:
+    """The addresses of a created Gateway, which serves clients although it is not current."""
+    if existing is None or not _has_owner(existing, wanted):
+        return ()
+    found = as_list(as_mapping(existing.get("status")).get("addresses"))
+    return tuple(
+        (str(each.get("type") or "IPAddress"), str(each.get("value")))
+        for each in map(as_mapping, found)
+    )
 
 
 def _unseen(name: str) -> str:

@@ -31,6 +31,7 @@ def child() -> dict[str, Any]:
     found["status"] = {
         "conditions": [condition("Accepted"), condition("Programmed")],
         "listeners": [seen],
+        "addresses": [{"type": "IPAddress", "value": "203.0.113.9"}],
     }
     return found
 
@@ -68,6 +69,20 @@ def test_a_report_that_is_not_current(change: Any) -> None:
     found = child()
     change(found)
     assert mirror(found, WANTED).pending
+
+
+@pytest.mark.parametrize("change", [_older, _edited])
+def test_clients_keep_the_address_of_a_created_gateway_that_is_not_current(change: Any) -> None:
+    """It goes on serving, for example while the API server rejects its change."""
+    found = child()
+    change(found)
+    assert mirror(found, WANTED, "rejected").addresses == (("IPAddress", "203.0.113.9"),)
+
+
+def test_the_address_of_a_gateway_that_somebody_else_created_is_not_repeated() -> None:
+    found = child()
+    found["metadata"]["ownerReferences"] = []
+    assert mirror(found, WANTED, "taken").addresses == ()
 
 
 def test_a_listener_counts_when_it_is_current_itself() -> None:
