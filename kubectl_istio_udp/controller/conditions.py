@@ -119,15 +119,18 @@ def class_status(manifest: Manifest, kinds: Collection[str], now: str) -> dict[s
         now: the current time in the API's format.
     """
     found, status = GatewayClass.from_object(manifest), as_mapping(manifest.get("status"))
-    conditions = ApiCondition(ACCEPTED, True, ACCEPTED)
-    if found.parameters:
-        conditions = ApiCondition(
+    accepted = ApiCondition(ACCEPTED, True, ACCEPTED)
+    if not found.is_served:
+        text = f"istiod must serve class {found.name}: this controller creates Gateways of it"
+        accepted = ApiCondition(ACCEPTED, False, "Unsupported", text)
+    elif found.parameters:
+        accepted = ApiCondition(
             ACCEPTED, False, "InvalidParameters", "this class does not support parametersRef"
         )
     return {
         **status,
         "conditions": merged_conditions(
-            status.get("conditions"), [conditions], found.generation, now
+            status.get("conditions"), [accepted], found.generation, now
         ),
         "supportedFeatures": [{"name": name} for name, kind in FEATURES.items() if kind in kinds],
     }

@@ -229,7 +229,7 @@ class Reporter:
 
     def _report_class(self, gateways: ApiGateways, name: str) -> None:
         kept = gateways.classes.get("", name)
-        if kept is not None and kept.read.is_served:
+        if kept is not None and kept.read.is_ours:
             status = class_status(kept.manifest, gateways.installed, _now())
             try:
                 self._write(gateways.classes, kept.manifest, status)

@@ -25,6 +25,8 @@ GROUP = GATEWAY_API_GROUP
 CONTROLLER_NAME = "kubectl-istio-udp.dev/gateway-controller"
 # The GatewayClass that `controller install` creates.
 GATEWAY_CLASS = "istio-udp"
+# The class of Gateways for which istiod creates pods and a Service.
+ISTIO_CLASS = "istio"
 UDP = "UDP"
 # The protocols that a Gateway of class istio serves, and the kinds of their routes.
 MIRRORED_PROTOCOLS = ("HTTP", "HTTPS", "TLS", "TCP")
@@ -61,9 +63,18 @@ class GatewayClass:
         )
 
     @property
-    def is_served(self) -> bool:
-        """Whether this controller manages its Gateways."""
+    def is_ours(self) -> bool:
+        """Whether it names this controller."""
         return self.controller == CONTROLLER_NAME
+
+    @property
+    def is_served(self) -> bool:
+        """Whether this controller manages its Gateways.
+
+        Not if it has the name of istiod's class: each Gateway that the controller creates of that
+        class would need another one.
+        """
+        return self.is_ours and self.name != ISTIO_CLASS
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_istio_udp.model.gatewayapi import ApiGateway
+from kubectl_istio_udp.model.gatewayapi import ISTIO_CLASS, ApiGateway
 from kubectl_istio_udp.model.resources import API_GATEWAY, RESOURCES
 from kubectl_istio_udp.render.metadata import owned_by
-from kubectl_istio_udp.sources.gateways import ISTIO_CLASS, child_key
+from kubectl_istio_udp.sources.gateways import child_key
 
 
 def child_gateway(gateway: ApiGateway) -> dict[str, Any]:

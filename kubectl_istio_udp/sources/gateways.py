@@ -10,7 +10,7 @@ from kubectl_istio_udp.model.envoyfilter import GATEWAY_API_GROUP
 from kubectl_istio_udp.model.errors import UsageError
 from kubectl_istio_udp.model.exposure import Discovery, GatewayServiceMode
 from kubectl_istio_udp.model.gateway import GATEWAY_API_LABEL, GatewayRef
-from kubectl_istio_udp.model.gatewayapi import ApiGateway, Key, ParametersRef
+from kubectl_istio_udp.model.gatewayapi import ISTIO_CLASS, ApiGateway, Key, ParametersRef
 from kubectl_istio_udp.model.names import LONGEST_LABEL
 from kubectl_istio_udp.model.ports import check_port_count
 from kubectl_istio_udp.model.request import ExposeRequest
@@ -21,8 +21,6 @@ from kubectl_istio_udp.sources.annotations import (
     read_options,
 )
 
-# The class of Gateways for which istiod creates pods and a Service.
-ISTIO_CLASS = "istio"
 _HASH_LENGTH = 6
 # What parametersRef may name, as (group, kind): a Gateway of class istio, or the Service or the
 # workload of any gateway.

@@ -18,6 +18,7 @@ from kubectl_istio_udp.model.decoded import as_list, as_mapping
 from kubectl_istio_udp.model.gatewayapi import (
     CONTROLLER_NAME,
     GROUP,
+    ISTIO_CLASS,
     MIRRORED_ROUTES,
     UDP,
     ApiGateway,
@@ -32,7 +33,7 @@ from kubectl_istio_udp.model.mesh import REVISION_LABEL
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL
 from kubectl_istio_udp.model.resources import API_GATEWAY
 from kubectl_istio_udp.model.service import Service
-from kubectl_istio_udp.sources.gateways import ISTIO_CLASS, child_key, clone_key, needs_child
+from kubectl_istio_udp.sources.gateways import child_key, clone_key, needs_child
 from kubectl_istio_udp.sources.mirrors import (
     MirroredParent,
     certificates,

@@ -391,6 +391,17 @@ def test_a_gateway_whose_class_is_missing_changes_nothing_about_others(running: 
     assert copied() == both
 
 
+def test_the_class_of_created_gateways_cannot_be_the_controller_s(running: Mirrored) -> None:
+    """Each created Gateway would get another one."""
+    running.server.put(gateway_class("istio"))
+    running.begin(gateway(WEB, namespace=PLACE))
+    running.created()
+    running.quiet()
+    assert len(running.server.all(API_GATEWAY)) == 2
+    said = running.status("GatewayClass", "istio", "")["conditions"]
+    assert read(said)["Accepted"] == ("False", "Unsupported")
+
+
 def test_another_class_takes_the_gateway_over(running: Mirrored) -> None:
     """Nothing of ours is left: exposure, created Gateway, copies, entries and conditions."""
     running.begin(
