@@ -460,7 +460,10 @@ def _target_port(
         raise UsageError(
             f"port {port.target_port!r} of Service {service} cannot be resolved to a number: "
             "it has no pod that declares it",
-            hints=["start a pod first, or give the Service a numeric targetPort"],
+            hints=[
+                "start a pod with a containerPort of this name and protocol UDP, "
+                "or give the Service a numeric targetPort"
+            ],
         )
     return None
 

@@ -255,8 +255,10 @@ def test_a_named_target_port_is_looked_up_at_the_pods(
 def test_a_named_target_port_that_no_pod_declares_is_refused() -> None:
     with pytest.raises(
         UsageError, match="port 'dns' of Service default/coredns cannot be resolved"
-    ):
+    ) as caught:
         plan_of(cluster(service=NAMED, slices=[], pods=[pod()]))
+    # A pod runs already, so the advice to start one has to say which.
+    assert "a containerPort of this name and protocol UDP" in caught.value.hints[0]
 
 
 def test_listed_endpoints_need_no_declared_port() -> None:
