@@ -277,7 +277,6 @@ class Watcher(threading.Thread):
         super().__init__(daemon=True)
         self._process, self._findings = process, findings
         self._ended = threading.Event()
-        self._threads: set[str] = set()
         # Which namespace's pod had an address, and when it was last seen there.
         self._pods: dict[tuple[str, str], float] = {}
         self._gateway = self._gateway_pods()

@@ -29,8 +29,6 @@ from tests.support.routes import (
 )
 from tests.unit.conftest import Run
 
-ALL = {"from_": "All"}
-
 
 @pytest.fixture
 def running(api: Api, server: ApiServer) -> Iterator[Routed]:

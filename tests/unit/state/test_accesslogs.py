@@ -16,7 +16,6 @@ from tests.support.apiserver import ApiServer
 from tests.support.builders import metadata
 from tests.support.mesh_builders import access_log, envoy_filter, put, sidecar_pod
 
-MESH_WIDE = f"istio-system/{access_log('mesh', namespace='istio-system').object_name}"
 MESH = Mesh("istio-system", writes_access_log=True, istio=(1, 31))
 
 
