@@ -140,7 +140,7 @@ def judge_one_way(results: Sequence[HopResult], *, direct_only: bool = False) ->
     verdict = judge(results, direct_only=direct_only, before=_DELIVER)
     if not verdict.good:
         return verdict
-    outcomes = [r.worst.outcome for r in results if r.worst.outcome in _ONE_WAY]
+    outcomes = {r.worst.outcome for r in results}
     for outcome in (SENT, FORWARDED, ONE_CLIENT, DELIVERED):
         if outcome in outcomes:
             return replace(verdict, text=_ONE_WAY[outcome], reason=_REASONS[outcome])
