@@ -10,6 +10,7 @@ import yaml
 from kubectl_istio_udp.model.accesslog import AccessLogSpec, LogScope
 from kubectl_istio_udp.model.durations import Duration
 from kubectl_istio_udp.model.gateway import GatewayRef
+from kubectl_istio_udp.model.logscope import Setting
 from kubectl_istio_udp.model.response import Answer, Body, Response, ResponseApi, ResponseSpec
 from kubectl_istio_udp.render.accesslog import access_log_writes
 from kubectl_istio_udp.render.response import response_writes
@@ -133,6 +134,13 @@ def response(
 def access_log(name: str = "namespace", **spec: Any) -> AccessLogSpec:
     given = {"namespace": "default", "every": Duration(5), "scope": LogScope.NAMESPACE, **spec}
     return AccessLogSpec(name=name, **given)
+
+
+def setting_of(spec: AccessLogSpec) -> Setting:
+    """The interval that the EnvoyFilter of an access log sets."""
+    found = Setting.from_object(access_log_writes(spec)[0].manifest)
+    assert found is not None
+    return found
 
 
 def manifests_of(thing: Response | AccessLogSpec) -> list[Manifest]:
