@@ -328,6 +328,8 @@ def _objection(
         return NOT_FOUND, f"{name} does not exist"
     if service.external_name is not None:
         return UNSUPPORTED, f"{name} is of type ExternalName"
+    if ref.port is None:
+        return NOT_FOUND, f"the reference to {name} does not name a port"
     ports = [port for port in service.ports if port.port == ref.port]
     if not ports:
         return NOT_FOUND, f"{name} has no port {ref.port}"

@@ -318,6 +318,18 @@ def test_backends(row: str) -> None:
     assert found.resolved == (not found.message)
 
 
+def test_a_reference_without_a_port_says_so() -> None:
+    """CRDs without CEL rules allow it."""
+    find = {("team", "dns"): Service.from_object(builders.service("dns", namespace="team"))}
+    found = resolve(
+        UdpRoute.from_object(route(backend("dns", port=None))),
+        lambda namespace, name: find.get((namespace, name)),
+        [],
+    )
+    assert found.reason == "BackendNotFound"
+    assert found.message == "the reference to Service team/dns does not name a port"
+
+
 # -- conditions -------------------------------------------------------------------------------
 
 
