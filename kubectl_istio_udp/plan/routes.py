@@ -101,6 +101,8 @@ def plan_routes(
         options=shared,
         port_options=_port_options(exposed, shared, options),
     )
+    # There may be thousands of endpoints, so a request that is refused anyway ends here.
+    check_length(spec)
     endpoints: Endpoints = {
         backend.key: port_endpoints(_port(state.service, backend.port), state, snapshot)
         for backend, state in _with_states(spec, states)

@@ -111,6 +111,22 @@ def test_more_backends_than_a_spec_can_hold_are_refused() -> None:
         planned(*((port, backends) for port in range(5300, 5364)))
 
 
+class Unread:
+    """The addresses of pods, which nothing may read."""
+
+    def __contains__(self, address: object) -> bool:
+        raise AssertionError("endpoints are read")
+
+
+def test_no_endpoints_are_read_of_a_request_that_is_refused() -> None:
+    """512 backends with 1,000 endpoints each took 22 s."""
+    backends = {("team", chr(97 + number)): 1 for number in range(26)}
+    with pytest.raises(UsageError, match="more than one Gateway can hold"):
+        planned(
+            *((port, backends) for port in range(5300, 5364)), rules=EndpointRules(pods=Unread())
+        )
+
+
 def weights(spec: ExposureSpec) -> dict[str, int]:
     return {backend.service[1]: backend.weight for backend in spec.backends if backend.service}
 
