@@ -446,14 +446,17 @@ class ApiGateways:
     def _gateway_changed(
         self, key: Key, before: Kept[ApiGateway] | None, now: Kept[ApiGateway] | None
     ) -> None:
-        self._gateway_affected(key)
         versions = [kept for kept in (before, now) if kept is not None]
         for owner in {_owner(kept.manifest) for kept in versions} - {""}:
             self._report((GATEWAY, key[0], owner))
         if len(versions) < len((before, now)):
             self.parameter_changed(ParametersRef(GROUP, "Gateway", key[1]), key[0])
-        # Not when its status alone changes: routes at Gateways of others may be many.
-        if len(versions) < len((before, now)) or versions[0].read != versions[1].read:
+        # Not when its status alone changes: there may be many routes, and each that attaches
+        # changes the status.
+        if _reads_same(before, now):
+            self._report((GATEWAY, *key))
+        else:
+            self._gateway_affected(key)
             self._mirrored_affected(key)
 
     def _gateway_affected(self, key: Key) -> None:
@@ -490,10 +493,14 @@ class ApiGateways:
                     _note(self._by_parent, kept.read.gateways, key, gone)
                     _note(self._by_service, _services(kept.read), key, gone)
         self._report((ROUTE, *key))
-        if before is None or now is None or before.read != now.read:
+        if not _reads_same(before, now):
             self._affected(parent for parent in parents if self._admits(parent, key[0]))
 
-    def _grant_changed(self, key: Key, _before: object, _now: object) -> None:
+    def _grant_changed(
+        self, key: Key, before: Kept[ReferenceGrant] | None, now: Kept[ReferenceGrant] | None
+    ) -> None:
+        if _reads_same(before, now):
+            return
         with self._lock:
             services = [each for each in self._by_service if each[0] == key[0]]
             routes = {route for each in services for route in self._by_service[each]}
@@ -503,6 +510,11 @@ class ApiGateways:
             refs = (ref for each in gateway.mirrored for ref in certificates(gateway, each))
             if any(ref.namespace == key[0] for ref in refs):
                 self._report((GATEWAY, *gateway.key))
+
+
+def _reads_same(before: Kept[Read] | None, now: Kept[Read] | None) -> bool:
+    """Whether an object changed in nothing but its status and the like."""
+    return before is not None and now is not None and before.read == now.read
 
 
 def _services(route: UdpRoute) -> set[Key]:

@@ -13,7 +13,7 @@ import pytest
 from kubectl_istio_udp.kube import watch
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.watch import Cache, Key
-from kubectl_istio_udp.state.apigateways import ApiGateways, RouteWatch, Subject
+from kubectl_istio_udp.state.apigateways import GATEWAY, ApiGateways, RouteWatch, Subject
 from tests.support.routes import (
     backend,
     gateway,
@@ -166,3 +166,27 @@ def test_routes_without_permission_do_not_follow_a_service(watched: Watched) -> 
     watched.changed.clear()
     caches.service_changed(service)
     assert set(watched.changed) == {("attack", "udp")}
+
+
+def test_the_status_of_a_gateway_affects_no_routes(watched: Watched) -> None:
+    """With each of 2,000 routes that attaches, the status changes: all routes each time."""
+    caches, found = watched.caches, gateway()
+    watched.learn(caches.gateways, found)
+    watched.learn(caches.routes, *[route(name=f"dns-{n}") for n in range(9)])
+    found = {**found, "status": {"listeners": [{"name": "dns", "attachedRoutes": 9}]}}
+    watched.learn(caches.gateways, found)
+    assert watched.reported == [(GATEWAY, "team", "udp")] and not watched.changed
+    found = {**found, "spec": {**found["spec"], "listeners": [listener("other")]}}
+    watched.learn(caches.gateways, found)
+    assert len({each for each in watched.reported if each[0] == "UDPRoute"}) == 9
+    assert watched.changed == [("team", "udp")]
+
+
+def test_a_grant_that_permits_the_same_affects_nothing(watched: Watched) -> None:
+    caches, found = watched.caches, grant()
+    watched.learn(caches.gateways, gateway())
+    watched.learn(caches.routes, route(backend(namespace="apps")))
+    assert watched.learn(caches.grants, found) == {("team", "udp")}
+    found["metadata"]["labels"] = {"some": "label"}
+    watched.learn(caches.grants, found)
+    assert not watched.reported and not watched.changed
