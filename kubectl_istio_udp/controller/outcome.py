@@ -11,6 +11,7 @@ from kubectl_istio_udp.model.about import About
 from kubectl_istio_udp.model.errors import IstioUdpError, UsageError
 from kubectl_istio_udp.model.exposure import ExposureSpec
 from kubectl_istio_udp.model.reasons import EXPOSED, FORBIDDEN, INVALID, NOT_TAKEN, PORT_TAKEN
+from kubectl_istio_udp.plan.routes import RefusedEndpoints
 from kubectl_istio_udp.sources.annotations import Intent
 
 # ok: as requested. manual: created on the command line; only its endpoints are updated. waiting:
@@ -35,6 +36,8 @@ class Outcome:
         after: the exposure that may have to be reconciled first to fix it; None if there is none.
         again: seconds until it must be reconciled again; None to wait for a change.
         intent: what a Gateway requested when it was reconciled; None for others.
+        refused_endpoints: the addresses that may not be endpoints, by Service, which a Gateway's
+            routes report; None if they were not decided, and for others.
     """
 
     state: str
@@ -45,6 +48,7 @@ class Outcome:
     after: tuple[str, str] | None = None
     again: float | None = None
     intent: Intent | None = field(default=None, compare=False)
+    refused_endpoints: RefusedEndpoints | None = None
 
     def about(self, requested: Intent | UsageError | None) -> Outcome:
         """The same outcome of what is requested."""

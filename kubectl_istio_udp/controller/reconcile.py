@@ -143,7 +143,8 @@ class Reconciler:
         Raises:
             IstioUdpError: the API server rejected a write; it must be retried.
         """
-        return self._reconcile(key, requested).about(requested)
+        outcome = self._reconcile(key, requested).about(requested)
+        return replace(outcome, refused_endpoints=self._routes.refused(key))
 
     def _reconcile(self, key: Key, requested: Intent | UsageError | None) -> Outcome:
         existing = self._caches.existing(key)

@@ -428,6 +428,24 @@ def test_refused_endpoints_are_reported_although_others_change(running: Routed) 
     until(lambda: running.route_conditions().get(REFUSED))
 
 
+def test_refused_endpoints_are_reported_although_the_outcome_is_about_something_else(
+    running: Routed,
+) -> None:
+    """Another ServiceEntry has the same host, which is the more important problem."""
+    running.begin(gateway(annotations=TARGET), route())
+    running.programmed()
+    entry = running.entry(NAME)
+    copied = {**entry, "metadata": {"name": "copied", "namespace": "istio-system"}}
+    running.server.put(copied)
+    running.tells("HostTaken", "udp")
+    running.quiet()
+    running.server.put(endpoint_slice(endpoint(NOT_ALLOWED), of="coredns", namespace="team"))
+    until(lambda: running.route_conditions().get(REFUSED))
+    running.quiet()
+    running.server.put(endpoint_slice(endpoint("10.1.4.7"), of="coredns", namespace="team"))
+    until(lambda: REFUSED not in running.route_conditions())
+
+
 def test_namespaces_are_selected_by_their_labels(running: Routed) -> None:
     selected = listener(namespaces={"from": "Selector", "selector": {"matchLabels": {"udp": "1"}}})
     parents = [{"name": "udp", "namespace": "team"}]
