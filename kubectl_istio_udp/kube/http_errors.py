@@ -74,6 +74,8 @@ class Action:
 
 _SECONDS = re.compile(r"\+?\d+", re.ASCII)
 _CANNOT = re.compile(r"cannot (\w+) resource")
+# Admission answers 403 too: Pod Security, quotas, policies, webhooks, a namespace that is deleted.
+_NOT_ADMITTED = re.compile(r" is forbidden: |denied (the )?request")
 
 
 def refusal(status: int, body: bytes, action: Action, headers: Mapping[str, str]) -> ClusterError:
@@ -136,6 +138,8 @@ def _busy(status: int, message: str, headers: Mapping[str, str]) -> Busy:
 def _forbidden(message: str, action: Action) -> Forbidden:
     # The missing right may have another verb: `create` for an apply, `get` for an exec.
     refused = _CANNOT.search(message)
+    if not refused and _NOT_ADMITTED.search(message):
+        return Forbidden(f"the cluster does not admit {action.target}: {message}")
     verb = refused[1] if refused else action.verb
     parts = [action.of.plural, action.subresource]
     group = action.of.group

@@ -77,7 +77,7 @@ class NotInstalled(ClusterError):
 
 
 class Forbidden(ClusterError):
-    """The API server responded 403; the hints have the `kubectl auth can-i` command to check."""
+    """The API server responded 403; for a missing right the hints have a command to check it."""
 
 
 class ApplyConflict(ClusterError):

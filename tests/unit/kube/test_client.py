@@ -239,6 +239,28 @@ def test_a_403_names_the_command_to_check_it(
     assert caught.value.hints == (f"check it: {line}",)
 
 
+@pytest.mark.parametrize(
+    "why",
+    [
+        'pods "tool" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
+        'pods "tool" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1',
+        'pods "tool" is forbidden: unable to create new content in namespace lab because it is '
+        "being terminated",
+        "admission webhook \"policy.example\" denied the request: no such image",
+        "ValidatingAdmissionPolicy 'a' with binding 'b' denied request: no such image",
+    ],
+)
+def test_a_403_of_an_admission_policy_is_no_missing_right(
+    api: Api, server: ApiServer, why: str
+) -> None:
+    """`kubectl auth can-i` would say yes."""
+    server.fail("PATCH", ".", 403, json.dumps({"kind": "Status", "message": why}))
+    with pytest.raises(Forbidden) as caught:
+        asked(api, "patch")
+    assert caught.value.message == f"the cluster does not admit configmap default/m: {why}"
+    assert caught.value.hints == ()
+
+
 def test_a_403_names_the_user_in_the_command(kubeconfig: Path, server: ApiServer) -> None:
     server.fail("GET", ".", 403)
     with pytest.raises(Forbidden) as caught:
