@@ -7,6 +7,7 @@ shows which address a datagram came from.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from kubectl_istio_udp.model.names import MANAGED_BY_LABEL, MANAGER, QUERY_ANNOTATION
@@ -16,6 +17,7 @@ COREDNS_IMAGE = "coredns/coredns"
 TOOL_IMAGE = "zhaohuabing/network-tool"
 SAMPLE_QUERY = "foo.bar.com"
 _ECHO_PORT = 9000
+_NOBODY = 65534
 _SERVER, _TOOL, _ECHO = "coredns", "network-tool", "tcp-echo"
 # The sample Gateway.
 _GATEWAY = "udp-sample"
@@ -87,13 +89,29 @@ def one_run_tool(namespace: str, image: str | None, in_mesh: bool = False) -> di
     Without a sidecar it starts faster.
     """
     name = f"{_TOOL}-{secrets.token_hex(4)}"
-    return _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=in_mesh)
+    return _one_run_pod(namespace, name, image, sidecar=in_mesh)
+
+
+def restricted(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """The same pod as the Pod Security Standard `restricted` demands it.
+
+    Not always, because OpenShift chooses the user and refuses another one.
+    """
+    context = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": _NOBODY,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    containers = [{**each, "securityContext": context} for each in pod["spec"]["containers"]]
+    return {**pod, "spec": {**pod["spec"], "containers": containers}}
 
 
 def one_run_echo(namespace: str, image: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """A TCP server in the mesh for one run: its Pod and its Service."""
     name = f"{_ECHO}-{secrets.token_hex(4)}"
-    pod = _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=True)
+    pod = _one_run_pod(namespace, name, image, sidecar=True)
     pod["metadata"]["labels"]["app"] = name
     (container,) = pod["spec"]["containers"]
     serve = f"while true; do nc -l -p {_ECHO_PORT} || nc -l {_ECHO_PORT}; done"
@@ -192,6 +210,18 @@ def _deployment(namespace: str, image: str) -> dict[str, Any]:
             },
         },
     }
+
+
+def _one_run_pod(namespace: str, name: str, image: str | None, *, sidecar: bool) -> dict[str, Any]:
+    """A pod with network tools, with limits because quotas may demand them."""
+    pod = _tool_pod(namespace, name, image or TOOL_IMAGE, sidecar=sidecar)
+    (container,) = pod["spec"]["containers"]
+    container.pop("securityContext", None)
+    container["resources"] = {
+        "requests": {"cpu": "10m", "memory": "32Mi"},
+        "limits": {"cpu": "1", "memory": "256Mi"},
+    }
+    return pod
 
 
 def _tool_pod(namespace: str, name: str, image: str, *, sidecar: bool) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from kubectl_istio_udp.kube.parallel import in_parallel
 from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, UsageError
 from kubectl_istio_udp.model.gateway import PROXY_CONTAINER
 from kubectl_istio_udp.model.logscope import Proxy, proxy_of
-from kubectl_istio_udp.model.names import MANAGER
 from kubectl_istio_udp.model.service import IPV4, IPV6, endpoints_of
 from kubectl_istio_udp.state.services import service_slices
-from kubectl_istio_udp.verify.toolpod import ToolPod, wait_running
+from kubectl_istio_udp.verify.toolpod import ToolPod, apply_for_one_run, wait_running
 
 _NOT_FOUND = 127
 # The first bytes let proxies detect the protocol. A new Service may refuse at first, and a
@@ -187,7 +186,7 @@ def echo_target(api: Api, manifests: Sequence[Mapping[str, Any]]) -> Iterator[Ta
     try:
         for manifest in manifests:
             applied.append(manifest)
-            applied[-1] = made = api.apply(manifest, before=None, manager=MANAGER).manifest
+            applied[-1] = made = apply_for_one_run(api, manifest)
         selector = f"app={metadata['labels']['app']}"
         (pod,) = wait_running(api, namespace, selector, api.waits.pod_start, name)
         proxy, server = proxy_of(pod), str(pod["status"]["podIP"])

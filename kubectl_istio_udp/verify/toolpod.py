@@ -11,9 +11,16 @@ from typing import Any
 from kubectl_istio_udp.kube.client import Api
 from kubectl_istio_udp.kube.exec import ExecResult
 from kubectl_istio_udp.kube.parallel import for_each
-from kubectl_istio_udp.model.errors import ClusterError, IstioUdpError, NotFound, WaitTimeout
+from kubectl_istio_udp.model.errors import (
+    ClusterError,
+    Forbidden,
+    IstioUdpError,
+    NotFound,
+    WaitTimeout,
+)
 from kubectl_istio_udp.model.names import MANAGER, namespaced_name
 from kubectl_istio_udp.model.podstatus import phase, waiting_containers
+from kubectl_istio_udp.render.samples import restricted
 from kubectl_istio_udp.verify import grouped_exec
 
 TOOL_NAME = "network-tool"
@@ -88,7 +95,7 @@ def created_tool(
     """
     made, pod = manifest["metadata"]["name"], manifest
     try:
-        pod = api.apply(manifest, before=None, manager=MANAGER).manifest
+        pod = apply_for_one_run(api, manifest)
         progress(f"starting pod {made}")
         yield _tool(wait_running(api, namespace, f"app={TOOL_NAME}", api.waits.pod_start, made)[0])
     except BaseException:
@@ -97,6 +104,20 @@ def created_tool(
             api.delete(pod)
         raise
     api.delete(pod)
+
+
+def apply_for_one_run(api: Api, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Create an object for one run; a pod as its namespace's Pod Security level demands it.
+
+    Raises:
+        Forbidden: no permission, or a policy or quota of the cluster does not admit it.
+    """
+    try:
+        return api.apply(manifest, before=None, manager=MANAGER).manifest
+    except Forbidden as error:
+        if "violates PodSecurity" not in error.message:
+            raise
+    return api.apply(restricted(manifest), before=None, manager=MANAGER).manifest
 
 
 def find_tool(api: Api, namespace: str, name: str | None) -> ToolPod:

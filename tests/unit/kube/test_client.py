@@ -246,7 +246,7 @@ def test_a_403_names_the_command_to_check_it(
         'pods "tool" is forbidden: exceeded quota: small, requested: pods=1, used: pods=1',
         'pods "tool" is forbidden: unable to create new content in namespace lab because it is '
         "being terminated",
-        "admission webhook \"policy.example\" denied the request: no such image",
+        'admission webhook "policy.example" denied the request: no such image',
         "ValidatingAdmissionPolicy 'a' with binding 'b' denied request: no such image",
     ],
 )

@@ -238,6 +238,8 @@ def test_a_tool_pod_for_one_run_has_a_unique_name_and_no_sidecar() -> None:
     assert other["spec"]["containers"][0]["image"] == "tool:1"
     assert one["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
     assert "securityContext" not in one["spec"]["containers"][0]
+    # A quota may demand both.
+    assert set(one["spec"]["containers"][0]["resources"]) == {"requests", "limits"}
 
 
 def test_a_gateway_without_ipv6_resolves_ipv4_addresses() -> None:

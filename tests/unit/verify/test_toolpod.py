@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,19 @@ def test_creates_and_deletes_a_tool_pod(api: Api, server: ApiServer) -> None:
         assert tool.container == "network-tool"
     assert pods(server) == before
     assert lines == [f"starting pod {manifest['metadata']['name']}"]
+
+
+def test_a_tool_pod_is_restricted_if_the_namespace_demands_it(api: Api, server: ApiServer) -> None:
+    why = 'pods "tool" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
+    server.fail("PATCH", "pods", 403, json.dumps({"kind": "Status", "message": why}), times=1)
+    manifest = one_run_tool("default", None)
+    with created_tool(api, "default", manifest, print) as tool:
+        (container,) = server.get("Pod", "default", tool.name)["spec"]["containers"]
+    context = container["securityContext"]
+    assert context["runAsNonRoot"] and context["runAsUser"]
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert context["allowPrivilegeEscalation"] is False
 
 
 def test_deletes_the_tool_pod_after_an_error(api: Api, server: ApiServer) -> None:
