@@ -492,6 +492,15 @@ def test_too_many_sessions_names_the_largest_exposures() -> None:
     assert "16 of 16 sessions are reserved, the most by team/a 9, team/b 7" in found.message
 
 
+def test_an_address_of_others_may_be_allowed_for_the_controller() -> None:
+    """A controller removes the address of another namespace's pod from the list again."""
+    reported = findings(request=LISTED, others_addresses=(("10.244.0.21", "pod lab/x"),))
+    (found,) = [f for f in reported if f.code == "U219"]
+    assert found.remedy().endswith(
+        "kubectl annotate namespace default kubectl-istio-udp/allow-endpoints=10.244.0.21"
+    )
+
+
 def test_few_sessions_names_the_rate_of_clients_that_they_serve() -> None:
     found = findings(options={"max_sessions": 50, "idle_timeout": Duration(20)}, file_limit=None)
     (few,) = [f for f in found if f.code == "U205"]
