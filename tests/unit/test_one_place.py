@@ -40,7 +40,7 @@ ONLY_IN = {
     "choose_gateway": {"controller/deciding.py", "state/gateways.py", "state/from_manifests.py"},
     "plan_routes": {"controller/routes.py"},
     "with_kept_shares": {"plan/routes.py"},
-    "attach": {"sources/routes.py", "state/udproutes.py", "controller/reporting.py"},
+    "attach": {"state/udproutes.py", "controller/reporting.py"},
     "is_copy_of": {"controller/mirroring.py"},
     "copied_parents": {"state/apigateways.py"},
     # Whether a gateway still has what was decided, once that is reserved.
