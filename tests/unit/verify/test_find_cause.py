@@ -427,6 +427,24 @@ def test_why_there_is_no_gateway_pod_to_query(
 
 
 @pytest.mark.parametrize(
+    ("policies", "remedy"),
+    [((), "check the policies of the CNI"), (None, "look for NetworkPolicies: kubectl get")],
+)
+def test_dropped_datagrams_without_a_known_policy(
+    policies: tuple[str, ...] | None, remedy: str
+) -> None:
+    """None: NetworkPolicies may not be read."""
+    given = evidence(proxy(A, B, reached=True), policies=policies)
+    assert remedy in find_cause.why_hop_fails(given, HOP, "timeout").remedy
+
+
+def test_a_service_entry_provides_endpoints_of_a_service_that_is_not_exported() -> None:
+    hidden = service(annotations={"networking.istio.io/exportTo": "."})
+    found = find_cause.why_hop_fails(evidence(proxy(), now=hidden), HOP, "timeout")
+    assert found.reason == "NoHosts"
+
+
+@pytest.mark.parametrize(
     ("outcome", "policies", "reason", "text"),
     [
         ("unreachable", (), "PortRefused", "no process listens on 53/UDP in the pod"),
