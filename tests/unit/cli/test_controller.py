@@ -336,6 +336,17 @@ def test_a_process_runs_and_releases_the_lease_on_sigterm(
         assert server.all(kind) == []
 
 
+def test_status_names_the_namespace_of_the_controller(run: Any, server: Any) -> None:
+    """The hint to install it would lead to a refusal."""
+    assert run("controller", "install", "-n", "ops", "--image", IMAGE, "--no-wait").code == 0
+    done = run("controller", "status")
+    assert done.code == 1
+    assert done.err == (
+        "No controller found in namespace istio-udp.\n"
+        "  it is in another one: kubectl istio-udp controller status -n ops\n"
+    )
+
+
 def test_uninstall_in_another_namespace_deletes_nothing(run: Any, server: Any) -> None:
     """The controller's ClusterRole would be deleted."""
     assert run("controller", "install", "--no-wait", "-n", "default").code == 0

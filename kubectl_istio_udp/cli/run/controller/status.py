@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from kubectl_istio_udp.cli import options
 from kubectl_istio_udp.cli.run.cluster import connect, namespace_of
+from kubectl_istio_udp.kube.client import Api
+from kubectl_istio_udp.model.errors import Forbidden
 from kubectl_istio_udp.output import printing
 from kubectl_istio_udp.render.controller import LEASE, NAME
 from kubectl_istio_udp.state.controllers import ControllerStatus, read_controller
+from kubectl_istio_udp.state.gatewaynamespaces import controller_namespace
 
 
 def run(*, output: str, common: options.Common) -> int:
@@ -21,7 +25,7 @@ def run(*, output: str, common: options.Common) -> int:
     found = read_controller(api, namespace, NAME, LEASE)
     if found.deployment is None:
         printing.note(f"No controller found in namespace {namespace}.")
-        printing.note("  install it: kubectl istio-udp controller install")
+        printing.note(f"  {_where_else(api, namespace)}")
         return 1
     data = _data(found, namespace, found.deployment["spec"])
     if output == "table":
@@ -29,6 +33,16 @@ def run(*, output: str, common: options.Common) -> int:
     else:
         click.echo(printing.data(data, output), nl=False)
     return 0 if data["good"] else 1
+
+
+def _where_else(api: Api, namespace: str) -> str:
+    """What to type if there is no controller in a namespace."""
+    installed = None
+    with suppress(Forbidden):
+        installed = controller_namespace(api)
+    if installed in (None, namespace):
+        return "install it: kubectl istio-udp controller install"
+    return f"it is in another one: kubectl istio-udp controller status -n {installed}"
 
 
 def _data(found: ControllerStatus, namespace: str, spec: Mapping[str, Any]) -> dict[str, Any]:
