@@ -80,6 +80,8 @@ from kubectl_istio_udp.state.trimming import (
     KeptService,
     KeptSlice,
     LabelSet,
+    Packed,
+    unpacked,
 )
 
 Manifest = Mapping[str, Any]
@@ -159,7 +161,7 @@ class Caches:
         self._api_server: frozenset[str] = frozenset()
         self._api_server_service: Manifest | None = None
         self._pods: dict[str, dict[str, KeptPod]] = {}
-        self._own: dict[Key, dict[ObjectRef, Manifest]] = {}
+        self._own: dict[Key, dict[ObjectRef, Manifest | Packed]] = {}
         self._own_in: dict[str, set[Key]] = {}
         self._reserved: dict[Key, dict[Key, GatewayFilter]] = {}
         self._specs_in: dict[str, dict[str, ExposureSpec]] = {}
@@ -310,13 +312,14 @@ class Caches:
         """The current exposure without objects that are being deleted; it may have none."""
         with self._lock:
             found = list(self._own.get(key, {}).items())
-        counted = [manifest for ref, manifest in found if ref.namespace in self.gateway_namespaces]
+        counted = [kept for ref, kept in found if ref.namespace in self.gateway_namespaces]
         # Users of the exposure's own namespace may create thousands. The exposure has few there,
         # with the first names; when one of these is deleted, the next one is included.
         outside = [row for row in found if row[0].namespace not in self.gateway_namespaces]
         first = heapq.nsmallest(_MOST_OUTSIDE, outside, key=lambda row: row[0].name)
-        counted += [manifest for _, manifest in first]
-        existing = resolve_one((Kind.EXPOSURE, *key), counted)
+        counted += [kept for _, kept in first]
+        objects = [manifest for manifest in map(unpacked, counted) if manifest is not None]
+        existing = resolve_one((Kind.EXPOSURE, *key), objects)
         return remaining(existing) if existing else Existing(Kind.EXPOSURE, *key, None, ())
 
     def reserved(self, key: Key) -> tuple[GatewayFilter, ...]:
@@ -802,7 +805,7 @@ class Caches:
     def _entry(self, key: Key, before: SeenEntry | None, now: SeenEntry | None) -> None:
         with self._lock:
             owners = self._note_own(
-                "ServiceEntry", before.manifest if before else None, now.manifest if now else None
+                "ServiceEntry", before.kept if before else None, now.kept if now else None
             )
             self.known_entries.put(key, now.summary if now else None, now.many if now else None)
             owners |= {owner for seen in (before, now) if seen for owner in self._named_by(seen)}
@@ -849,18 +852,21 @@ class Caches:
             return True
         return now is not None or self.existing(before.reservation.spec.key).exposure is None
 
-    def _note_own(self, kind: str, before: Manifest | None, now: Manifest | None) -> set[Key]:
+    def _note_own(
+        self, kind: str, before: Manifest | Packed | None, now: Manifest | Packed | None
+    ) -> set[Key]:
         """Update the index of exposures' objects; return the old and new exposure of an object."""
         owners = set()
-        for manifest, gone in ((before, True), (now, False)):
+        for kept, gone in ((before, True), (now, False)):
+            manifest = unpacked(kept)
             owner = self._owner(kind, manifest) if manifest else None
-            if manifest is None or owner is None:
+            if kept is None or manifest is None or owner is None:
                 continue
             owners.add(owner)
             objects = self._own.setdefault(owner, {})
             self._own_in.setdefault(owner[0], set()).add(owner)
             if not gone:
-                objects[ObjectRef.of(manifest)] = manifest
+                objects[ObjectRef.of(manifest)] = kept
             else:
                 objects.pop(ObjectRef.of(manifest), None)
             if not objects:

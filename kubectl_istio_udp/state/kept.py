@@ -21,9 +21,11 @@ from kubectl_istio_udp.state.trimming import (
     KeptService,
     KeptSlice,
     LabelSet,
+    Packed,
     pod_labels,
     small_entry,
     small_pod,
+    unpacked,
 )
 
 Manifest = Mapping[str, Any]
@@ -62,13 +64,18 @@ class SeenEntry:
 
     Attributes:
         summary: the summary, without the hosts in `many`.
-        manifest: the manifest if it has the plugin's labels.
+        kept: the manifest if it has the plugin's labels; a tenant's is compressed.
         many: its hosts with the suffix of exposures' hosts, if there are many.
     """
 
     summary: EntrySummary
-    manifest: Manifest | None
+    kept: Manifest | Packed | None
     many: HostSet | None = None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest; None without the plugin's labels."""
+        return unpacked(self.kept)
 
 
 @dataclass(frozen=True)
@@ -118,8 +125,9 @@ class Keeper:
         many = HostSet.of(whole.hosts) if whole.has_many_hosts else None
         if not is_managed(manifest):
             return SeenEntry(summary, None, many)
-        trusted = manifest["metadata"]["namespace"] in self.gateway_namespaces
-        return SeenEntry(summary, _kept(manifest if trusted else small_entry(manifest)), many)
+        if manifest["metadata"]["namespace"] in self.gateway_namespaces:
+            return SeenEntry(summary, _kept(manifest), many)
+        return SeenEntry(summary, Packed.of(_kept(small_entry(manifest))), many)
 
 
 def kept_namespace(manifest: Manifest) -> KeptNamespace:

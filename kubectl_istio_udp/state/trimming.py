@@ -75,6 +75,11 @@ class Packed:
         return found
 
 
+def unpacked(kept: Manifest | Packed | None) -> Manifest | None:
+    """A manifest that may be compressed."""
+    return kept.unpacked() if isinstance(kept, Packed) else kept
+
+
 @dataclass(frozen=True)
 class KeptService:
     """A tenant's Service, reduced.

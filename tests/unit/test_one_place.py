@@ -30,7 +30,11 @@ ONLY_IN = {
         *("apply/responding.py", "apply/access_logging.py"),
     },
     "smallest_file_limit": {"apply/controller.py"},
-    "controller_namespace": {"apply/controller.py", "state/gatewaynamespaces.py"},
+    "controller_namespace": {
+        *("apply/controller.py", "state/gatewaynamespaces.py"),
+        # Names the namespace where the controller is, if status looks in another one.
+        "cli/run/controller/status.py",
+    },
     "plan_response": {"apply/responding.py"},
     "plan_access_log": {"apply/access_logging.py"},
     # How many sessions an exposure gets.

@@ -86,7 +86,10 @@ def test_prints_the_version(run: Run) -> None:
         (["verify", "x", "--tool-pod", "a/b/c"], "--tool-pod 'a/b/c' is neither NAME nor"),
         (["verify", "x", "--tool-pod", "A"], "--tool-pod 'A' is not a valid Kubernetes name"),
         (["verify", "x", "--tool-pod", "a", "--create-tool"], "cannot be combined with --create"),
-        (["direct", "x", "--tool-image", "a"], "  create one for this run: --create-tool --tool-"),
+        (
+            ["direct", "x", "--tool-image", "a"],
+            "with this image for the run: --create-tool --tool-image",
+        ),
         (["access-log", "--every", "0"], "--every 0s is too short; Envoy accepts 1ms or more"),
         (
             ["access-log", "--gateway", "g", "--direction", "inbound"],
