@@ -6,8 +6,9 @@ etcd's usual quota is 2 GB, and a test cluster cannot hold as much beside its ow
 the lists itself, page by page and made as they are asked for, from a process of its own, and
 measures the controller that lists them: Services with such annotations; Pods with such labels, or
 with thousands of named ports; EndpointSlices of a thousand endpoints with random addresses;
-ServiceEntries with our labels and such annotations, or with thousands of hosts like ours; and a
-watch that brings the Services once more. Exits 1 where the bound does not hold.
+ServiceEntries with our labels and such annotations, with many small endpoints, or with thousands
+of hosts like ours; and a watch that brings the Services once more. Exits 1 where the bound does not
+hold.
 """
 
 from __future__ import annotations
@@ -101,7 +102,16 @@ class Made:
         notes = {"kubectl-istio-udp/spec": self.text}
         about = self._about(number, labels=labels, annotations=notes)
         about["name"] = f"udp-{NAMESPACE}-big-{number}"
-        spec = {"hosts": ["x.example"], "location": self.text}
+        spec: Manifest = {"hosts": ["x.example"], "location": self.text}
+        if number % 4 == 0:
+            # As long as one may be that is kept.
+            notes["kubectl-istio-udp/spec"] = "".join(_digest(f"{number} {n}") for n in range(125))
+            endpoint = {"address": "192.0.2.1"}
+            labels_of = [{_digest(f"{number} {n}")[:4]: ""} for n in range(150)]
+            spec = {
+                "hosts": ["x.example"],
+                "endpoints": [endpoint | {"labels": of} for of in labels_of],
+            }
         if number % 2:
             hosts = [f"{_digest(f'{number} {n}')}.kubectl-istio-udp.internal" for n in range(2000)]
             spec = {"hosts": hosts, "exportTo": [f"namespace-{n}" for n in range(2000)]}
