@@ -219,7 +219,10 @@ class Cache(Generic[Kept]):
         version = ""
         while not self._stopping.is_set():
             try:
-                if not version or self._room.made_room():
+                if self._room.made_room():
+                    # Both, so that a list that fails is tried again.
+                    version = self._version = ""
+                if not version:
                     version = self._list()
                     backoff.succeeded()
                 version = self._follow(version, backoff)
