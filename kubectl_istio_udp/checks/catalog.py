@@ -815,8 +815,8 @@ _CHECKS = (
             "endpoint {address} of {object} is the address of {owner}",
             Remedy(
                 "see who wrote it: kubectl get endpointslices -n {object.namespace} -l "
-                "kubernetes.io/service-name={object.name} -o yaml --show-managed-fields; if the "
-                "address is right, a controller keeps that of a pod after: kubectl annotate "
+                "kubernetes.io/service-name={object.name} -o yaml --show-managed-fields; if it is "
+                "a pod's address and right, let the controller keep it: kubectl annotate "
                 "namespace {object.namespace} kubectl-istio-udp/allow-endpoints={address}",
             ),
         ),

@@ -83,7 +83,7 @@ class Permissions:
             UsageError: the annotations of the namespace are not valid.
         """
         permission, asking = self.of(namespace), self._caches.gateway_of(key)
-        # Only a Gateway has a gateway of its own. For others, each change of endpoints comes here.
+        # Only a Gateway has a gateway of its own; the exposures of others need not be read.
         held = self._caches.existing(key).held if asking else None
         alone = asking and held and is_child_of(held.gateway, asking.key)
         return ALLOWED_ALL if alone else permission

@@ -79,8 +79,8 @@ class Refresher:
     def refresh_services(self, existing: Existing, services: Collection[Key]) -> bool:
         """Update the ServiceEntries of some Services of an exposure, if they differ.
 
-        Planning the whole exposure for a change of endpoints takes twice as long for a Service,
-        and many times as long for a Gateway, of which each listener may have a Service.
+        Planning the whole exposure again would take more time: many times as much for a Gateway
+        with a Service for each listener.
 
         Args:
             existing: the exposure, which is as requested.
